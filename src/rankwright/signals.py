@@ -1,0 +1,49 @@
+"""One flag that SIGINT, SIGTERM and SIGUSR1 raise and that every long loop polls."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import Stopped
+
+_requested = threading.Event()
+_name = ""
+
+
+def requested() -> bool:
+    """Whether a signal has asked this process to stop."""
+    return _requested.is_set()
+
+
+def check(resume: str = "run the same command again") -> None:
+    """Raise `Stopped` when a signal came; call it wherever stopping loses nothing."""
+    if _requested.is_set():
+        raise Stopped(f"stopped by {_name or 'request'}; what is finished is kept", fix=f"{resume} to go on")
+
+
+def _handle(number: int, _frame: object) -> None:
+    global _name
+    if _requested.is_set():
+        os._exit(Stopped.code)  # the second signal: the person means it
+    _name = signal.Signals(number).name
+    _requested.set()
+
+
+@contextmanager
+def handled() -> Iterator[None]:
+    """Within the block, signals raise the flag instead of ending the process; a second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
+    before = {number: signal.signal(number, _handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _requested.clear()

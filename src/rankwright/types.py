@@ -1,0 +1,185 @@
+"""Everything that travels between rooms: Candidates, Example, Texts, Batch, Reps, Run, Qrels. No torch at import."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+if TYPE_CHECKING:
+    from torch import Tensor
+else:
+    Tensor = Any  # shapes and dtypes are still checked in tests; torch need not be there to parse a recipe
+
+Side = Literal["query", "doc"]
+
+
+class Document(NamedTuple):
+    """One document of a corpus; `title` may be empty."""
+
+    id: str
+    title: str
+    text: str
+
+
+class Candidates(NamedTuple):
+    """All that a source knows about one query: document ids and their targets (higher is better)."""
+
+    query: str
+    docs: list[str]
+    targets: list[float]
+
+
+class Example(NamedTuple):
+    """The n documents of one query chosen for one step, in list order."""
+
+    query: str
+    docs: list[str]
+    targets: list[float]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Ragged token ids, unpadded, special tokens included: text i is ``values[offsets[i]:offsets[i + 1]]``.
+
+    ``keys`` holds one random key per text: dropout masks are drawn from it, so a mask belongs to the text and the
+    step, never to the micro-batch that happens to carry it. None means no dropout.
+    """
+
+    values: Int[Tensor, " tokens"]
+    offsets: Int[Tensor, " rows+1"]
+    keys: Int[Tensor, " rows"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Int[Tensor, " rows"]:
+        return self.offsets[1:] - self.offsets[:-1]
+
+    def take(self, rows: Int[Tensor, " taken"]) -> Texts:
+        """The given rows, in that order (values int64)."""
+        import torch
+
+        rows = torch.as_tensor(rows, dtype=torch.int64, device=self.offsets.device)
+        lengths = self.lengths[rows]
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        within = torch.arange(int(offsets[-1]), device=lengths.device) - torch.repeat_interleave(offsets[:-1], lengths)
+        values = self.values[torch.repeat_interleave(self.offsets[rows], lengths) + within]
+        return Texts(values.to(torch.int64), offsets, None if self.keys is None else self.keys[rows])
+
+    def with_keys(self, keys: Int[Tensor, " rows"] | None) -> Texts:
+        return replace(self, keys=keys)
+
+    def to(self, device: Any) -> Texts:
+        keys = None if self.keys is None else self.keys.to(device)
+        return Texts(self.values.to(device), self.offsets.to(device), keys)
+
+
+@dataclass(frozen=True)
+class Reps:
+    """Representations: late interaction has t token vectors a text, dense has t = 1, a pair's score t = dim = 1."""
+
+    values: Float[Tensor, "rows t dim"]
+    mask: Bool[Tensor, "rows t"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One training batch. Texts are unique by id: a document that serves three lists is encoded once."""
+
+    queries: Texts
+    docs: Texts
+    lists: Int[Tensor, "q n"]  # row of `docs` for each place of each list; 0 where masked
+    targets: Float[Tensor, "q n"]
+    mask: Bool[Tensor, "q n"]
+    known_queries: Int[Tensor, " known"]  # sparse memory by id: (query row, doc row, target) of every pair the
+    known_docs: Int[Tensor, " known"]  # source knows among this batch's queries and documents, the lists included
+    known_targets: Float[Tensor, " known"]
+    query_ids: tuple[str, ...]
+    doc_ids: tuple[str, ...]
+
+
+# --- rankings and judgements -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Table:
+    """(query, doc, value) rows grouped by query: columnar, so that a billion rows fit.
+
+    ``columns[offsets[i]:offsets[i+1]]`` index ``docs`` for query ``queries[i]``.
+    """
+
+    queries: Sequence[str]
+    docs: Sequence[str]
+    offsets: np.ndarray  # int64 [q + 1]
+    columns: np.ndarray  # int32 [n]
+    values: np.ndarray  # float64 [n]
+
+    @classmethod
+    def from_rows(cls, query_ids: Iterable[str], doc_ids: Iterable[str], values: Iterable[float]):
+        """Group parallel rows by query (first appearance first), keeping the rows' order within a query."""
+        queries: dict[str, int] = {}
+        docs: dict[str, int] = {}
+        q = np.fromiter((queries.setdefault(x, len(queries)) for x in query_ids), np.int64)
+        d = np.fromiter((docs.setdefault(x, len(docs)) for x in doc_ids), np.int32)
+        v = np.fromiter(values, np.float64)
+        order = np.argsort(q, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(q, minlength=len(queries)))]).astype(np.int64)
+        return cls(tuple(queries), tuple(docs), offsets, d[order], v[order])
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Mapping[str, float]]):
+        rows = [(q, d, v) for q, docs in table.items() for d, v in docs.items()]
+        made = cls.from_rows(*zip(*rows)) if rows else cls.from_rows([], [], [])
+        return made
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def __iter__(self) -> Iterator[tuple[str, list[str], np.ndarray]]:
+        """(query id, doc ids, values) per query."""
+        for i, query in enumerate(self.queries):
+            a, b = self.offsets[i], self.offsets[i + 1]
+            yield query, [self.docs[c] for c in self.columns[a:b]], self.values[a:b]
+
+    def to_dict(self) -> dict[str, dict[str, float]]:
+        return {query: dict(zip(docs, values.tolist())) for query, docs, values in self}
+
+    def rows(self) -> dict[str, int]:
+        """Query id -> its row."""
+        return {query: i for i, query in enumerate(self.queries)}
+
+
+@dataclass(frozen=True)
+class Run(_Table):
+    """A ranking: values are scores, higher is better. `ranked` puts each query's documents in trec_eval's order."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        return self.values
+
+    def ranked(self, depth: int | None = None) -> Run:
+        """Score descending, ties by document id descending (bytewise), as trec_eval reads a run; cut at `depth`."""
+        encoded = np.array([doc.encode("utf-8", "surrogatepass") for doc in self.docs], dtype=object)
+        by_id = np.empty(len(self.docs), np.int64)
+        by_id[np.argsort(encoded, kind="stable")] = np.arange(len(self.docs))
+        group = np.repeat(np.arange(len(self.queries)), np.diff(self.offsets))
+        order = np.lexsort((-by_id[self.columns], -self.values, group))
+        rank = np.arange(len(order)) - self.offsets[:-1][group]
+        keep = slice(None) if depth is None else rank < depth
+        sizes = np.diff(self.offsets) if depth is None else np.minimum(np.diff(self.offsets), depth)
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return Run(self.queries, self.docs, offsets, self.columns[order][keep], self.values[order][keep])
+
+
+@dataclass(frozen=True)
+class Qrels(_Table):
+    """Judgements: values are grades, higher is better; a pair that is not listed is unjudged."""
+
+    @property
+    def grades(self) -> np.ndarray:
+        return self.values

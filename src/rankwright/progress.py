@@ -74,7 +74,8 @@ class Progress:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.stop()
-        say(f"{self.title}: {self.done:,} {self.unit} in {duration(now - self._began)} ({self._rate(now)}) {self.note}".rstrip())
+        took = duration(now - self._began)
+        say(f"{self.title}: {self.done:,} {self.unit} in {took} ({self._rate(now)}) {self.note}".rstrip())
 
     def _speed(self, now: float) -> float:
         return (self.done - self._skipped) / max(now - self._began, 1e-9)

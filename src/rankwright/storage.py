@@ -7,269 +7,57 @@ vectors, tokens, run) is collected in a draft beside its target; `manifest.json`
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
-import io
 import json
-import os
-import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import xxhash
-
+from ._files import (
+    PATIENCE,
+    FileSystem,
+    FileWriter,
+    append_line,
+    disk_errors,
+    fs,
+    lock,
+    make_folder,
+    raise_if_disk,
+    require_space,
+    safe_name,
+    sweep,
+    write_bytes,
+    write_file,
+    write_json,
+    write_npy,
+    write_tensors,
+    write_text,
+)
+from .artefacts import (
+    BLOCK,
+    FORMAT,
+    MANIFEST,
+    Manifest,
+    check_files,
+    digest,
+    parse_manifest,
+    read_json,
+    read_lines,
+    read_npy,
+    sealed,
+)
 from .errors import ArtefactError, ResourceError, UsageError
 
-BLOCK = 4 << 20
-FORMAT = 1
-MANIFEST = "manifest.json"
+__all__ = [
+    "BLOCK", "FORMAT", "MANIFEST", "Draft", "FileSystem", "FileWriter", "Manifest", "append_line", "fs", "is_current",
+    "lock", "publish", "read_json", "read_lines", "read_manifest", "read_npy", "remove_folder", "require_space",
+    "safe_name", "sweep", "verify", "write_bytes", "write_file", "write_json", "write_npy", "write_tensors",
+    "write_text",
+]  # fmt: skip
+
 _JOURNAL = "done.jsonl"
-
-
-class FileSystem:
-    """Every system call of this module that changes the disk; tests replace it by one that fails on purpose."""
-
-    def create(self, path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-
-    def append(self, path: Path) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        return os.write(fd, data)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def rename(self, source: Path, target: Path) -> None:
-        os.replace(source, target)  # noqa: PTH105
-
-    def mkdir(self, path: Path) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-
-    def unlink(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-
-    def rmtree(self, path: Path) -> None:
-        shutil.rmtree(path)
-
-    def fsync_folder(self, path: Path) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-fs = FileSystem()
-
-
-# --- names -------------------------------------------------------------------------------------------------------------
-
-
-def safe_name(name: str) -> str:
-    """`name` if it is a plain file name that cannot leave its folder; else a typed error."""
-    bad = not name or name.startswith(".") or len(name.encode("utf-8", "surrogatepass")) > 200
-    if bad or any(c in "/\\" or ord(c) < 32 or 0x202A <= ord(c) <= 0x202E or 0xD800 <= ord(c) < 0xE000 for c in name):
-        raise UsageError(f"{name[:80]!r} cannot be a file name", fix="use letters, digits, '-', '_' and '.'")
-    return name
-
-
-# --- single files ------------------------------------------------------------------------------------------------------
-
-
-def _disk_error(error: OSError, path: Path) -> ResourceError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    fix = "free disk space or choose another output folder" if full else "check the disk and the folder's permissions"
-    return ResourceError(f"cannot write: {error.strerror or error}", where=path, fix=fix)
-
-
-def _write_all(fd: int, data: memoryview) -> None:
-    while len(data):
-        try:
-            data = data[fs.write(fd, data) :]
-        except InterruptedError:
-            continue
-
-
-class FileWriter(io.RawIOBase):
-    """A write-only binary file that counts and hashes what goes through it; made by `write_file`."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd, self.size, self._hash = fd, 0, xxhash.xxh3_128()
-
-    def writable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self.size
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        _write_all(self._fd, view)
-        self._hash.update(view)
-        self.size += len(view)
-        return len(view)
-
-    def check(self) -> None:
-        """Re-read the file: a short or lying write must not pass for success."""
-        again, offset = xxhash.xxh3_128(), 0
-        while chunk := os.pread(self._fd, BLOCK, offset):
-            again.update(chunk)
-            offset += len(chunk)
-        if offset != self.size or again.digest() != self._hash.digest():
-            raise OSError(errno.EIO, f"wrote {self.size} bytes but the disk holds {offset} others")
-
-
-@contextmanager
-def write_file(path: str | Path) -> Iterator[FileWriter]:
-    """Write `path` atomically: after the block it is complete and durable, or what was there before is untouched."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        fs.mkdir(path.parent)
-        fs.unlink(temporary)
-        fd = fs.create(temporary)
-        try:
-            writer = FileWriter(fd)
-            yield writer
-            writer.check()
-            fs.fsync(fd)
-        finally:
-            os.close(fd)
-        fs.rename(temporary, path)
-        fs.fsync_folder(path.parent)
-    except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise _disk_error(error, path) from error
-        raise
-
-
-def write_bytes(path: str | Path, data: bytes) -> None:
-    with write_file(path) as file:
-        file.write(data)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    write_bytes(path, text.encode())
-
-
-def write_json(path: str | Path, value: object) -> None:
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_npy(path: str | Path, array: np.ndarray) -> None:
-    with write_file(path) as file:
-        np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-
-
-def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Torch tensors as a safetensors file."""
-    from safetensors.torch import save
-
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(contiguous, dict(metadata or {})))
-
-
-def append_line(path: str | Path, record: object) -> None:
-    """Append one JSON line (a journal or a log); a torn last line is what readers must expect after a kill."""
-    path = Path(path)
-    try:
-        fs.mkdir(path.parent)
-        fd = fs.append(path)
-        try:
-            _write_all(fd, memoryview((json.dumps(record, ensure_ascii=False) + "\n").encode()))
-        finally:
-            os.close(fd)
-    except OSError as error:
-        raise _disk_error(error, path) from error
-
-
-def read_lines(path: str | Path) -> list[Any]:
-    """The records of an `append_line` file; a torn last line is dropped. An absent file is empty."""
-    try:
-        lines = Path(path).read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    records = []
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            raise ArtefactError(f"line is not JSON: {line[:60]!r}", where=f"{path}:{number}") from error
-    return records
-
-
-def read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_bytes())
-    except FileNotFoundError:
-        raise ArtefactError("file is missing", where=path) from None
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"not valid JSON ({error})", where=path) from error
-
-
-def read_npy(path: str | Path) -> np.ndarray:
-    """A memory-mapped array; pickled objects are refused."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ArtefactError("file is missing", where=path) from None
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, ValueError) and Path(path).stat().st_size and "mmap" in str(error):
-            return np.load(path, allow_pickle=False)  # an empty array cannot be mapped
-        raise ArtefactError(f"not a readable .npy file ({error})", where=path) from error
-
-
-def require_space(path: str | Path, size: int) -> None:
-    """Refuse before the work starts when `size` bytes cannot fit at `path`."""
-    folder = Path(path)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        raise ResourceError(
-            f"needs about {size / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
-            where=path,
-            fix="free disk space or choose another output folder",
-        )
-
-
-# --- folders with a manifest -------------------------------------------------------------------------------------------
-
-
-def _digest(path: Path) -> dict[str, Any]:
-    sha, blocks, size = hashlib.sha256(), [], 0
-    with path.open("rb") as file:
-        while chunk := file.read(BLOCK):
-            sha.update(chunk)
-            blocks.append(xxhash.xxh3_64_hexdigest(chunk))
-            size += len(chunk)
-    return {"size": size, "sha256": sha.hexdigest(), "xxh3": blocks}
-
-
-def _canonical(manifest: dict[str, Any]) -> bytes:
-    body = {k: v for k, v in manifest.items() if k != "seal"}
-    seal = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-    return (json.dumps(body | {"seal": seal}, sort_keys=True, indent=1) + "\n").encode()
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a published folder holds: its kind, its key (what it was made from), free metadata and its files."""
-
-    folder: Path
-    kind: str
-    key: str
-    meta: dict[str, Any]
-    files: dict[str, dict[str, Any]]
 
 
 def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
@@ -278,47 +66,52 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
     Raises:
         ArtefactError: absent, damaged, of another kind or format.
     """
-    folder = Path(folder)
-    _restore(folder)
-    path = folder / MANIFEST
+    folder, deadline = Path(folder), time.monotonic() + PATIENCE
+    while True:
+        try:
+            raw = (folder / MANIFEST).read_bytes()
+        except OSError:
+            if time.monotonic() < deadline and _settle(folder):
+                continue
+            what = "no manifest.json: not a finished artefact"
+            raise ArtefactError(what, where=folder, fix="make it again") from None
+        return parse_manifest(raw, folder, kind)
+
+
+def _settle(folder: Path) -> bool:
+    """Undo the half-done replacement of a dead process or await a live one; whether to look again."""
+    path = _sibling(folder, "lock")
+    if not path.exists():
+        return False
     try:
-        raw = path.read_bytes()
-    except OSError:
-        raise ArtefactError("no manifest.json: not a finished artefact", where=folder, fix="make it again") from None
-    try:
-        body = json.loads(raw)
-        intact = isinstance(body, dict) and _canonical(body) == raw
-    except (ValueError, RecursionError):
-        intact = False
-    if not intact:
-        raise ArtefactError("the manifest is damaged", where=path, fix="make the artefact again")
-    if body["format"] != FORMAT:
-        raise ArtefactError(f"format {body['format']}, this version reads {FORMAT}", where=path)
-    if kind is not None and body["kind"] != kind:
-        raise ArtefactError(f"holds '{body['kind']}', expected '{kind}'", where=folder)
-    return Manifest(folder, body["kind"], body["key"], body["meta"], body["files"])
+        with lock(path, patience=0):
+            return _restore(folder)
+    except ResourceError:
+        time.sleep(0.005)
+        return True
 
 
 def verify(folder: str | Path, kind: str | None = None, *, full: bool = False) -> Manifest:
     """`read_manifest`, and every file compared with it: size and XXH3 blocks always, SHA-256 too when `full`."""
-    manifest = read_manifest(folder, kind)
-    for name, expected in manifest.files.items():
-        path = manifest.folder / name
-        if not path.is_file():
-            raise ArtefactError("file is missing", where=path, fix="make the artefact again")
-        if (size := path.stat().st_size) != expected["size"]:
-            raise ArtefactError(f"{size} bytes, the manifest says {expected['size']}", where=path)
-        sha = hashlib.sha256() if full else None
-        with path.open("rb") as file:
-            for number, block in enumerate(expected["xxh3"]):
-                chunk = file.read(BLOCK)
-                if xxhash.xxh3_64_hexdigest(chunk) != block:
-                    raise ArtefactError(f"block {number} is damaged", where=path, fix="make the artefact again")
-                if sha:
-                    sha.update(chunk)
-        if sha and sha.hexdigest() != expected["sha256"]:
-            raise ArtefactError("SHA-256 differs", where=path, fix="make the artefact again")
-    return manifest
+    folder = Path(folder)
+    while True:
+        before = _identity(folder)
+        manifest = read_manifest(folder, kind)
+        try:
+            check_files(manifest, full=full)
+        except ArtefactError:
+            if before is not None and before == _identity(folder):
+                raise
+            continue  # another process has just replaced it
+        return manifest
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = (folder / MANIFEST).stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def is_current(folder: str | Path, kind: str, key: str) -> bool:
@@ -335,48 +128,49 @@ class Draft:
 
     path: Path
     meta: dict[str, Any]
-    _done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _claims: dict[str, dict[str, Any]] = field(default_factory=dict)  # digests that an earlier session wrote down
+    _known: dict[str, tuple[Any, dict[str, Any]]] = field(default_factory=dict)  # stamp and digest, seen this session
 
     def file(self, name: str) -> Path:
         return self.path / name
 
     def has(self, name: str) -> bool:
         """Whether an earlier session finished this file and it is intact."""
-        return name in self._done and self.file(name).is_file() and _digest(self.file(name)) == self._done[name]
+        return name in self._claims and self.file(name).is_file() and self._digest(name) == self._claims[name]
 
     def done(self, name: str) -> None:
         """Record a written file, so that a later session finds it (`has`)."""
-        self._done[name] = _digest(self.file(name))
-        append_line(self.path / _JOURNAL, {"name": name, **self._done[name]})
+        self._claims[name] = self._digest(name)
+        append_line(self.path / _JOURNAL, {"name": name, **self._claims[name]})
+
+    def _digest(self, name: str) -> dict[str, Any]:
+        """Computed once per state of the file."""
+        status = self.file(name).stat()
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if name not in self._known or self._known[name][0] != stamp:
+            self._known[name] = (stamp, digest(self.file(name)))
+        return self._known[name][1]
+
+    def _files(self) -> list[str]:
+        """Everything in the folder, also what a library wrote."""
+        names = (str(path.relative_to(self.path)) for path in self.path.rglob("*") if path.is_file())
+        return sorted(name for name in names if name not in (_JOURNAL, MANIFEST))
+
+    def _seal(self, kind: str, key: str) -> None:
+        for path in (self.path, *self.path.rglob("*")):
+            if path.is_dir():
+                fs.fsync_folder(path)
+        for name in self._files():
+            with self.file(name).open("rb") as file:
+                fs.fsync(file.fileno())
+        files = {name: self._digest(name) for name in self._files()}
+        body = {"format": FORMAT, "kind": kind, "key": key, "meta": self.meta, "files": files}
+        write_bytes(self.path / MANIFEST, sealed(body))
 
 
 def _sibling(folder: Path, role: str) -> Path:
+    folder = folder.resolve() if folder.name in ("", "..") else folder
     return folder.with_name(f".{folder.name}.{role}")
-
-
-def _restore(folder: Path) -> None:
-    """Bring back the old version when a kill fell between the two renames of a replacement."""
-    old = _sibling(folder, "old")
-    if not folder.exists() and (old / MANIFEST).is_file():
-        with suppress(OSError):
-            fs.rename(old, folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        fs.rmtree(path)
-
-
-def _load_draft(path: Path, key: str) -> dict[str, dict[str, Any]]:
-    """What an interrupted draft of the same key holds; a draft of another key is cleared away."""
-    try:
-        records = read_lines(path / _JOURNAL)
-    except ArtefactError:
-        records = []
-    if not records or records[0] != {"key": key}:
-        _remove(path)
-        return {}
-    return {r["name"]: {k: r[k] for k in ("size", "sha256", "xxh3")} for r in records[1:]}
 
 
 @contextmanager
@@ -393,84 +187,94 @@ def publish(
 
     Raises:
         ResourceError: disk full, I/O error, or another process is making the same folder.
+        UsageError: something that is no artefact stands at `folder`; it is left alone.
     """
     folder = Path(folder)
-    draft_path, old = _sibling(folder, "draft"), _sibling(folder, "old")
     with lock(_sibling(folder, "lock")):
         try:
-            sweep(folder.parent)
-            _restore(folder)
-            done = _load_draft(draft_path, key) if resume else {}
-            if not done:
-                _remove(draft_path)
-            fs.mkdir(draft_path)
-            draft = Draft(draft_path, dict(meta or {}), done)
-            if not done:
-                append_line(draft_path / _JOURNAL, {"key": key})
+            with disk_errors(folder):
+                draft = _open_draft(folder, key, dict(meta or {}), resume=resume)
             yield draft
-            _seal(draft, kind, key)
-            _remove(old)
-            if folder.exists():
-                fs.rename(folder, old)
-            fs.rename(draft_path, folder)
-            fs.fsync_folder(folder.parent)
-            fs.unlink(folder / _JOURNAL)
-            _remove(old)
+            with disk_errors(folder):
+                draft._seal(kind, key)
+                _replace(folder, draft.path)
         except BaseException as error:
-            if not resume:
-                shutil.rmtree(draft_path, ignore_errors=True)
-            _restore(folder)
-            if isinstance(error, OSError):
-                raise _disk_error(error, folder) from error
+            with suppress(OSError):
+                if not resume:
+                    _remove(_sibling(folder, "draft"))
+                _restore(folder)
+            raise_if_disk(error, folder)
             raise
 
 
-def _seal(draft: Draft, kind: str, key: str) -> None:
-    names = sorted(str(p.relative_to(draft.path)) for p in draft.path.rglob("*") if p.is_file())
-    names = [name for name in names if name not in (_JOURNAL, MANIFEST)]
-    for name in names:  # also files that a library wrote into the draft
-        with draft.file(name).open("rb") as file:
-            fs.fsync(file.fileno())
-    files = {name: draft._done.get(name) or _digest(draft.file(name)) for name in names}
-    body = {"format": FORMAT, "kind": kind, "key": key, "meta": draft.meta, "files": files}
-    write_bytes(draft.path / MANIFEST, _canonical(body))
+def _open_draft(folder: Path, key: str, meta: dict[str, Any], *, resume: bool) -> Draft:
+    sweep(folder.parent)
+    _restore(folder)
+    if folder.exists() and not (folder / MANIFEST).is_file() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError("exists and is no artefact", where=folder, fix="choose another folder, or remove this one")
+    path = _sibling(folder, "draft")
+    draft = Draft(path, meta, _unfinished(path, key) if resume else {})
+    if not draft._claims:
+        _remove(path)
+    make_folder(path)
+    for name in draft._files():
+        if name not in draft._claims:  # torn by a kill, or a temporary file
+            fs.unlink(draft.file(name))
+    records = [{"key": key}, *({"name": name, **claim} for name, claim in draft._claims.items())]
+    write_text(path / _JOURNAL, "".join(json.dumps(record) + "\n" for record in records))
+    return draft
 
 
-# --- locks, left-overs -------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def lock(path: str | Path) -> Iterator[None]:
-    """Hold `path` as an exclusive lock; the kernel frees it when its owner dies.
-
-    Raises:
-        ResourceError: another live process holds it.
-    """
-    path = Path(path)
+def _unfinished(path: Path, key: str) -> dict[str, dict[str, Any]]:
+    """The files that an interrupted draft of the same key claims to hold."""
     try:
-        fs.mkdir(path.parent)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise _disk_error(error, path) from error
+        manifest = parse_manifest((path / MANIFEST).read_bytes(), path, None)  # killed after it was sealed
+        return manifest.files if manifest.key == key else {}
+    except (OSError, ArtefactError):
+        pass
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.pread(fd, 64, 0).decode("ascii", "replace") or "unknown"
-            raise ResourceError(
-                f"another process (pid {owner.strip()}) is working here", where=path, fix="wait for it or end it"
-            ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
-        yield
-    finally:
-        os.close(fd)
+        first, *records = read_lines(path / _JOURNAL) or [None]
+        return {r["name"]: {k: r[k] for k in ("size", "sha256", "xxh3")} for r in records if first == {"key": key}}
+    except (ArtefactError, KeyError, TypeError):
+        return {}
 
 
-def sweep(folder: str | Path) -> None:
-    """Remove temporary files whose writer is dead."""
-    for path in Path(folder).glob(".*.tmp"):
-        owner = path.name.rsplit(".", 2)[-2]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
-            with suppress(OSError):
-                path.unlink()
+def _replace(folder: Path, draft: Path) -> None:
+    old = _sibling(folder, "old")
+    fs.unlink(draft / _JOURNAL)
+    _discard(old)
+    if folder.exists():
+        fs.rename(folder, old)
+    fs.rename(draft, folder)
+    fs.fsync_folder(folder.parent)
+    with suppress(OSError):  # the new version stands; what remains of the old is swept later
+        _discard(old)
+
+
+def _restore(folder: Path) -> bool:
+    """Bring back the old version when a kill fell between the two renames; whether there is an artefact now."""
+    old = _sibling(folder, "old")
+    if not folder.exists() and (old / MANIFEST).is_file():
+        with suppress(OSError):
+            fs.rename(old, folder)
+    return (folder / MANIFEST).is_file()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        fs.rmtree(path)
+
+
+def _discard(folder: Path) -> None:
+    """Remove an artefact at once: a kill leaves it whole, or under a name that `sweep` clears away."""
+    gone = _sibling(folder, "gone")
+    _remove(gone)
+    if folder.is_dir():
+        fs.rename(folder, gone)
+        fs.rmtree(gone)
+
+
+def remove_folder(folder: str | Path) -> None:
+    """Remove an artefact; an absent one is no error."""
+    with disk_errors(Path(folder)):
+        _discard(Path(folder))

@@ -50,7 +50,7 @@ class Texts:
     """
 
     values: Int[Tensor, " tokens"]
-    offsets: Int[Tensor, " rows+1"]
+    offsets: Int[Tensor, " rows1"]  # one more than there are rows
     keys: Int[Tensor, " rows"] | None = None
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class Batch:
     doc_ids: tuple[str, ...]
 
 
-# --- rankings and judgements -------------------------------------------------------------------------------------------
+# --- rankings and judgements ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Table:
         """(query id, doc ids, values) per query."""
         for i, query in enumerate(self.queries):
             a, b = self.offsets[i], self.offsets[i + 1]
-            yield query, [self.docs[c] for c in self.columns[a:b]], self.values[a:b]
+            yield query, [self.docs[int(c)] for c in self.columns[a:b]], self.values[a:b]
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         return {query: dict(zip(docs, values.tolist())) for query, docs, values in self}

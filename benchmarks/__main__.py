@@ -1,0 +1,12 @@
+"""`python -m benchmarks NAME`: run one benchmark; without a name, list them."""
+
+import sys
+from importlib import import_module
+
+NAMES = {"quickstart": "the quickstart over 3 seeds: means, spread, times (about 20 minutes on 2 cores)"}
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
+        print("\n".join(f"python -m benchmarks {name}   {text}" for name, text in NAMES.items()))
+        raise SystemExit(0 if len(sys.argv) == 1 else 2)
+    import_module(f"benchmarks.{sys.argv[1]}").main()

@@ -1,0 +1,181 @@
+"""The joints between the rooms: data x model -> tokens, vectors, indexes, runs, negatives, loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import storage
+from .data import Batches, Corpus, Dataset, Group, Loader, Source, Supervision, TokenStore
+from .errors import DataError, UsageError
+from .ledger import fingerprint
+from .types import Qrels, Run, Side
+
+if TYPE_CHECKING:
+    from .models import Ranker
+    from .search import BM25, LexicalIndex, Vectors
+
+
+def pick_device(name: str) -> str:
+    """The torch device of a recipe's or a command's `device`.
+
+    Raises:
+        UsageError: CUDA was asked for and is not there.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r}: this machine has no CUDA device", fix="use device: auto or cpu")
+    return name
+
+
+class _Rendered:
+    """A corpus as the strings that a ranker reads."""
+
+    def __init__(self, ranker: Ranker, corpus: Corpus, side: Side) -> None:
+        self._ranker, self._corpus, self._side = ranker, corpus, side
+
+    def __len__(self) -> int:
+        return len(self._corpus)
+
+    def __getitem__(self, row: int) -> str:
+        document = self._corpus[row]
+        return self._ranker.render(document) if self._side == "doc" else document.text
+
+
+def tokens(ranker: Ranker, corpus: Corpus, side: Side, *, cache: Path, limit: int | None = None) -> TokenStore:
+    """Every text of a corpus tokenised for one side; made once, kept in the cache by tokenizer and content."""
+    key = fingerprint([ranker.tokenizer_key(side, limit=limit), corpus.fingerprint])
+    folder = cache / "tokens" / key
+    if storage.is_current(folder, "tokens", key):
+        return TokenStore.open(folder)
+    return TokenStore.build(
+        folder,
+        _Rendered(ranker, corpus, side),
+        lambda texts: ranker.tokenize(texts, side, limit=limit),
+        key=key,
+        vocabulary=ranker.vocabulary,
+    )
+
+
+class Rows:
+    """Some rows of a token store, as a token store."""
+
+    def __init__(self, store: TokenStore, rows: np.ndarray) -> None:
+        self._store, self._rows = store, rows
+        self.lengths = store.lengths[rows]
+        self.key = fingerprint([store.key, rows.tolist()])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, rows: np.ndarray):
+        return self._store.take(self._rows[rows])
+
+
+def rows_of(corpus: Corpus, ids: Sequence[str], what: str) -> np.ndarray:
+    """Rows of ids that must be there."""
+    rows = corpus.rows(ids)
+    if (rows < 0).any():
+        absent = ids[int(np.flatnonzero(rows < 0)[0])]
+        raise DataError(f"{what} {absent!r} has no text", fix="add it to the data set or remove it from the file")
+    return rows
+
+
+# --- search --------------------------------------------------------------------------------------
+
+
+def encode_corpus(ranker: Ranker, dataset: Dataset, folder: Path, *, device: str, dtype: str = "float32") -> Vectors:
+    """The vectors of a data set's documents, published in `folder`; restartable, reused when unchanged."""
+    from .search import encode
+
+    store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
+    kind = "float16" if dtype == "float16" else "float32"
+    return encode(ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, device=device)
+
+
+def encode_queries(ranker: Ranker, dataset: Dataset, query_ids: Sequence[str], *, device: str) -> np.ndarray:
+    """float32 [q, dim] of some of a data set's queries."""
+    from .search import embed
+
+    store = tokens(ranker, dataset.queries, "query", cache=dataset.cache)
+    rows = rows_of(dataset.queries, query_ids, "query")
+    vectors = embed(ranker, Rows(store, rows), ids=query_ids, side="query", device=device)
+    return vectors.take(np.arange(len(query_ids)))
+
+
+def dense_run(
+    ranker: Ranker,
+    dataset: Dataset,
+    vectors: Vectors,
+    query_ids: Sequence[str],
+    *,
+    depth: int,
+    device: str,
+    folder: Path | None = None,
+) -> Run:
+    """Exact search of some queries; with a `folder` it restarts where it was."""
+    from .search import Exact, search_into
+
+    index = Exact(vectors, device if device.startswith("cuda") else "cpu")
+    queries = encode_queries(ranker, dataset, query_ids, device=device)
+    if folder is None:
+        return index.search(queries, query_ids, k=depth)
+    return search_into(folder, index, queries=queries, query_ids=query_ids, k=depth)
+
+
+def bm25_index(dataset: Dataset, folder: Path, spec: BM25) -> LexicalIndex:
+    """The BM25 index of titles and texts, published in `folder`; reused when unchanged."""
+    key = fingerprint([repr(spec), dataset.corpus.fingerprint])
+    texts = (f"{document.title} {document.text}".strip() for document in dataset.corpus)
+    return spec.build(folder, dataset.corpus.ids, texts, key=key)
+
+
+def bm25_run(dataset: Dataset, index: LexicalIndex, query_ids: Sequence[str], *, depth: int) -> Run:
+    """BM25's ranking of some of a data set's queries."""
+    rows = rows_of(dataset.queries, query_ids, "query")
+    texts = [dataset.queries[int(row)].text for row in rows]
+    return index.search(texts, query_ids, k=depth)
+
+
+# --- training ------------------------------------------------------------------------------------
+
+
+def make_loader(
+    ranker: Ranker,
+    dataset: Dataset,
+    sources: Sequence[Source],
+    *,
+    group: Group,
+    batches: Batches,
+    seed: int,
+    limits: dict[Side, int | None],
+    workers: int = 1,
+    rank: int = 0,
+    world: int = 1,
+) -> Loader:
+    """Judgements and texts as a stream of batches, a pure function of the seed."""
+    supervision = Supervision.open(dataset, sources)
+    return Loader(
+        supervision,
+        group=group,
+        batches=batches,
+        query_tokens=tokens(ranker, dataset.queries, "query", cache=dataset.cache, limit=limits["query"]),
+        doc_tokens=tokens(ranker, dataset.corpus, "doc", cache=dataset.cache, limit=limits["doc"]),
+        query_rows=rows_of(dataset.queries, supervision.queries, "query"),
+        doc_rows=rows_of(dataset.corpus, supervision.docs, "document"),
+        seed=seed,
+        rank=rank,
+        world=world,
+        workers=workers,
+    )
+
+
+def training_qrels(dataset: Dataset, sources: Sequence[Source]) -> Qrels:
+    """The merged judgements of a stage: what its negatives must not contradict."""
+    return Supervision.open(dataset, sources).table

@@ -1,0 +1,161 @@
+"""The command line: one parser, one thin function per verb in `verbs`; `--help` imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+
+_EPILOG = """examples:
+  rankwright quickstart                          the whole job on bundled data, in minutes
+  rankwright run recipe.yaml                     judgements -> model, runs, metrics, report
+  rankwright run recipe.yaml stages.0.train.learning_rate=3e-6
+  rankwright doctor my_data                      look before you train
+  rankwright evaluate a.trec b.trec --qrels my_data/qrels/test.tsv
+
+exit codes: 0 done, 2 usage or recipe, 3 data, 4 damaged artefact, 5 disk, memory or lock, 6 hub or endpoint,
+7 not finite, 75 stopped by a signal (the same command goes on)"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(
+        prog="rankwright",
+        description="Train, search and evaluate neural rankers.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    root.add_argument("--version", action="version", version=f"rankwright {__version__}")
+    verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for add in (_running, _searching, _evaluating, _looking):
+        add(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        verb.add_argument("--quiet", action="store_true", help="no progress and no remarks")
+    return root
+
+
+def _running(verbs: argparse._SubParsersAction) -> None:
+    for name, text in (
+        ("run", "carry out a recipe: negatives, training, evaluation, report"),
+        ("train", "the recipe's training stages alone"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text)
+        verb.add_argument("recipe", help="a YAML file, or a recipe that comes along (quickstart)")
+        verb.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. stages.0.train.epochs=3")
+        verb.add_argument("--folder", help="run folder (default: the recipe's output/name)")
+        verb.add_argument("--dry-run", action="store_true", help="check everything, print the plan, do nothing")
+        verb.add_argument("--allow-drift", action="store_true", help="resume although data, recipe or threads changed")
+        _common(verb, "json", "lenient")
+    verb = verbs.add_parser("quickstart", help="the whole job on bundled real data, in minutes")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--folder", help="run folder (default: runs/quickstart)")
+    _common(verb, "json")
+
+
+def _searching(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("encode", help="corpus -> vectors; restartable")
+    verb.add_argument("model", help="model folder or hub id")
+    verb.add_argument("data", help="data set folder or hub id")
+    verb.add_argument("--out", required=True, help="folder to make")
+    verb.add_argument("--dtype", choices=["float32", "float16"], default="float32")
+    _common(verb, "device", "lenient")
+    verb = verbs.add_parser("index", help="corpus -> BM25 index")
+    verb.add_argument("data", help="data set folder or hub id")
+    verb.add_argument("--out", required=True, help="folder to make")
+    verb.add_argument("--k1", type=float, default=0.9)
+    verb.add_argument("--b", type=float, default=0.4)
+    verb.add_argument("--language", default="english", help="of stemmer and stop words")
+    verb.add_argument("--no-stem", action="store_true")
+    _common(verb, "lenient")
+    verb = verbs.add_parser("search", help="index or vectors + queries -> TREC run")
+    verb.add_argument("index", help="what `encode` or `index` made")
+    verb.add_argument("data", help="data set with the queries")
+    verb.add_argument("--out", required=True, help="TREC run file to write (.gz and .zst compress)")
+    verb.add_argument("--model", help="model folder or hub id; for vectors")
+    verb.add_argument("--split", help="only queries judged in this split (default: all queries)")
+    verb.add_argument("--k", type=int, default=1000, help="documents per query")
+    _common(verb, "device", "lenient")
+    verb = verbs.add_parser("mine", help="hard negatives: high-ranked, not known to be relevant")
+    verb.add_argument("data", help="data set with the judgements")
+    verb.add_argument("--out", required=True, help="qrels file to write, grade 0")
+    verb.add_argument("--split", default="train")
+    how = verb.add_mutually_exclusive_group(required=True)
+    how.add_argument("--run", help="a TREC run of these queries")
+    how.add_argument("--model", help="model folder or hub id: encode and search; restartable")
+    how.add_argument("--bm25", action="store_true")
+    verb.add_argument("--ranks", type=int, nargs=2, default=[1, 100], metavar=("FIRST", "LAST"))
+    verb.add_argument("--per-query", type=int, default=8)
+    verb.add_argument("--margin", type=float, help="drop those scoring above the lowest relevant one - margin")
+    verb.add_argument("--relative-margin", type=float, help="the same as a share of the relevant one's score")
+    verb.add_argument("--pick", choices=["top", "random"], default="top")
+    verb.add_argument("--seed", type=int, default=0)
+    _common(verb, "device", "lenient")
+
+
+def _evaluating(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("evaluate", help="runs + judgements -> measures, intervals, paired tests")
+    verb.add_argument("runs", nargs="+", help="TREC runs; the first is the baseline of the tests")
+    verb.add_argument("--qrels", required=True)
+    verb.add_argument("--measures", nargs="+", default=["nDCG@10", "R@100", "RR@10"], metavar="MEASURE")
+    verb.add_argument("--out", help="also write everything, per query, to this JSON file")
+    _common(verb, "json", "lenient")
+    verb = verbs.add_parser("report", help="write a run folder's report again")
+    verb.add_argument("folder", help="run folder")
+    verb = verbs.add_parser("export", help="model folder -> a folder that other software loads")
+    verb.add_argument("model", help="model folder or hub id")
+    verb.add_argument("--out", help="folder to make; without it only --verify is done")
+    verb.add_argument("--verify", action="store_true", help="compare vectors with sentence-transformers, transformers")
+    _common(verb, "json")
+
+
+def _looking(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("show", help="a resolved recipe, or what an artefact is")
+    verb.add_argument("thing", help="recipe, run folder, model, vectors, index, checkpoint ...")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    _common(verb, "json")
+    verbs.add_parser("schema", help="JSON Schema of recipes, for editors")
+    verb = verbs.add_parser("doctor", help="what is odd about data: leakage, duplicates, truncation ...")
+    verb.add_argument("thing", help="recipe or data set")
+    verb.add_argument("--train", default="train", help="training split (data set)")
+    verb.add_argument("--test", nargs="*", default=["test"], help="test splits (data set)")
+    verb.add_argument("--run", help="a TREC run of training queries: suspected false negatives")
+    _common(verb, "json", "lenient")
+    verb = verbs.add_parser("check-gradients", help="prove the cached step on this recipe against plain autograd")
+    verb.add_argument("recipe")
+    verb.add_argument("overrides", nargs="*", metavar="key=value")
+    verb.add_argument("--queries", type=int, default=8, help="size of the batch")
+    verb.add_argument("--float32", action="store_true", help="in float32 instead of float64")
+    _common(verb, "json", "lenient")
+
+
+def _common(verb: argparse.ArgumentParser, *names: str) -> None:
+    if "json" in names:
+        verb.add_argument("--json", action="store_true", help="machine-readable output on stdout")
+    if "lenient" in names:
+        verb.add_argument("--lenient", action="store_true", help="repair or skip odd data, and count it")
+    if "device" in names:
+        verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command; exits with the code of errors.py."""
+    given = parser().parse_args(arguments)
+    from . import progress, signals, verbs
+    from .errors import RankwrightError, ResourceError
+
+    progress.quiet(given.quiet)
+    try:
+        with signals.handled():
+            getattr(verbs, given.verb.replace("-", "_"))(given)
+    except (RankwrightError, MemoryError) as error:
+        if given.debug:
+            raise
+        if isinstance(error, MemoryError):
+            error = ResourceError("out of memory", fix="lower micro_batch_tokens or use a machine with more memory")
+        sys.stderr.write(f"rankwright: {error.kind}: {error}\n")
+        raise SystemExit(error.code) from None
+    except BrokenPipeError:
+        raise SystemExit(0) from None

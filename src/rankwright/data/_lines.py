@@ -1,0 +1,134 @@
+"""Text files as a stream of decoded lines: plain, gzip or Zstandard, in blocks, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import signals
+from .policy import Reading, shown
+
+_CHUNK = 1 << 20
+_BOM = b"\xef\xbb\xbf"
+MAX_LINE = 64 << 20  # bytes; a longer line is a file without line ends, not a document
+COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+
+Block = tuple[int, list[str]]
+
+
+def kind_of(path: Path) -> str:
+    """The suffix that names the format, without the one that names the compression: ``.jsonl`` of ``a.jsonl.gz``."""
+    path = Path(path)
+    return Path(path.stem if path.suffix in COMPRESSED else path.name).suffix.lower()
+
+
+@contextmanager
+def input_errors(path: Path, reading: Reading) -> Iterator[None]:
+    """Turn what the system or a decompressor reports about `path` into a `DataError`."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        reading.problem("missing file", f"cannot be read: {error.strerror}", where=path, fix="check the path")
+        raise  # not reached: the policy is an error in both modes
+    except OSError as error:
+        what = f"the file is damaged or cut short ({str(error)[:120]})"
+        reading.problem("corrupt file", what, where=path, fix="fetch or make the file again")
+        raise
+
+
+def read_blocks(path: Path, reading: Reading) -> Iterator[Block]:
+    """(number of the first line, lines without their ends) of about 1 MiB each; lines count from 1.
+
+    Raises:
+        DataError: missing or damaged file, a line over 64 MiB; when strict also NUL bytes and what is not UTF-8.
+    """
+    number = 1
+    for raw in _whole_lines(path, reading):
+        lines = _decode(raw, number, path, reading)
+        yield number, lines
+        number += len(lines)
+
+
+def read_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
+    """(number, line) of every line that is not blank; errors as `read_blocks`."""
+    for first, lines in read_blocks(path, reading):
+        for number, line in enumerate(lines, start=first):
+            if line and not line.isspace():
+                yield number, line
+
+
+def _chunks(path: Path, reading: Reading) -> Iterator[bytes]:
+    with input_errors(path, reading), path.open("rb") as raw:
+        stream: Any = raw
+        if path.suffix in COMPRESSED:
+            import pyarrow as pa  # its streams notice a cut file, which others read as a shorter one
+
+            stream = pa.input_stream(raw, compression=COMPRESSED[path.suffix])
+        while chunk := stream.read(_CHUNK):
+            yield chunk
+
+
+def _whole_lines(path: Path, reading: Reading) -> Iterator[bytes]:
+    """Runs of complete lines; the last one may lack its newline."""
+    pending: list[bytes] = []
+    size, done, first = 0, 0, True
+    for chunk in _chunks(path, reading):
+        signals.check()
+        if first:
+            chunk, first = chunk.removeprefix(_BOM), False
+        cut = chunk.rfind(b"\n") + 1
+        if cut:
+            block = b"".join([*pending, chunk[:cut]])
+            _check_length(block, done, path, reading)
+            yield block
+            done += block.count(b"\n")
+            pending, size = [], 0
+        pending.append(chunk[cut:])
+        size += len(chunk) - cut
+        if size > MAX_LINE:
+            _too_long(done + 1, path, reading)
+    if size:
+        yield b"".join(pending)
+
+
+def _check_length(block: bytes, done: int, path: Path, reading: Reading) -> None:
+    if len(block) > MAX_LINE:
+        for number, line in enumerate(block.split(b"\n"), start=done + 1):
+            if len(line) > MAX_LINE:
+                _too_long(number, path, reading)
+
+
+def _too_long(number: int, path: Path, reading: Reading) -> None:
+    what = f"the line is longer than {MAX_LINE:,} bytes"
+    reading.problem("long line", what, where=f"{path}:{number}", fix="write one record a line, ended by a newline")
+
+
+def _decode(raw: bytes, number: int, path: Path, reading: Reading) -> list[str]:
+    body = raw.removesuffix(b"\n")
+    try:
+        lines = body.decode().split("\n")
+    except UnicodeDecodeError:
+        lines = [_decode_line(line, f"{path}:{number + i}", reading) for i, line in enumerate(body.split(b"\n"))]
+    if b"\0" in body:
+        lines = [without_nul(line, f"{path}:{number + i}", reading) for i, line in enumerate(lines)]
+    return [line.removesuffix("\r") for line in lines] if b"\r" in body else lines
+
+
+def _decode_line(line: bytes, where: str, reading: Reading) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        cut = line[error.start : error.start + 8]
+        what = f"byte {error.start + 1} of the line is not UTF-8: {shown(cut)}"
+        reading.problem("invalid UTF-8", what, where=where, fix="save the file as UTF-8")
+        return line.decode(errors="replace")
+
+
+def without_nul(text: str, where: str, reading: Reading) -> str:
+    """`text` without NUL characters, which are a problem."""
+    if "\0" not in text:
+        return text
+    reading.problem("NUL", f"NUL characters in {shown(text)}", where=where, fix="remove the NUL bytes")
+    return text.replace("\0", "")

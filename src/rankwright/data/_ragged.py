@@ -1,0 +1,98 @@
+"""Rows of different lengths in one flat memory-mapped file, with the offsets of the rows beside it."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import storage
+from ..errors import ArtefactError
+
+_PENDING = 4 << 20
+
+
+class RaggedWriter:
+    """Appends rows; made by `write_ragged`. Eight bytes a row stay in memory, the values do not."""
+
+    def __init__(self, file: storage.FileWriter) -> None:
+        self._file, self._pending = file, bytearray()
+        self._size = 0
+        self.offsets = array("q", [0])
+
+    def add(self, row: bytes) -> None:
+        """Append one row, given as the bytes of its values."""
+        self.extend(row, [len(row)])
+
+    def extend(self, values: bytes, sizes: Any) -> None:
+        """Append rows that lie one behind the other in `values`; `sizes` are theirs in bytes."""
+        self._pending += values
+        ends = self._size + np.cumsum(np.asarray(sizes, np.int64))
+        self.offsets.frombytes(ends.tobytes())
+        self._size = self.offsets[-1]
+        if len(self._pending) >= _PENDING:
+            self.flush()
+
+    def flush(self) -> None:
+        self._file.write(bytes(self._pending))
+        self._pending.clear()
+
+
+def picked(names: Sequence[str], rows: np.ndarray) -> list[str]:
+    """The names at these places."""
+    return [names[int(row)] for row in rows]
+
+
+@contextmanager
+def write_ragged(draft: storage.Draft, name: str, dtype: Any) -> Iterator[RaggedWriter]:
+    """Write ``<name>.bin`` (little-endian `dtype`) and ``<name>.offsets.npy`` (int64 [rows + 1]) into a draft."""
+    with storage.write_file(draft.file(f"{name}.bin")) as file:
+        writer = RaggedWriter(file)
+        yield writer
+        writer.flush()
+    offsets = np.frombuffer(writer.offsets, np.int64) // np.dtype(dtype).itemsize
+    storage.write_npy(draft.file(f"{name}.offsets.npy"), offsets)
+
+
+class Ragged:
+    """Row i is ``values[offsets[i]:offsets[i + 1]]``; both arrays are mapped, not read.
+
+    Raises:
+        ArtefactError: a file is missing, or the two do not belong together.
+    """
+
+    def __init__(self, folder: Path, name: str, dtype: Any) -> None:
+        path = folder / f"{name}.bin"
+        self.offsets = np.asarray(storage.read_npy(folder / f"{name}.offsets.npy"))
+        dtype = np.dtype(dtype).newbyteorder("<")
+        try:
+            size = path.stat().st_size
+            # a mapping of nothing is refused by the operating system
+            mapped = np.memmap(path, dtype, mode="r") if size else np.zeros(0, dtype)
+        except (OSError, ValueError) as error:
+            raise ArtefactError(f"cannot be read ({error})", where=path, fix="make the artefact again") from None
+        self.values = np.asarray(mapped)  # a plain view: indexing a memmap object is slow
+        if self.offsets.dtype != np.int64 or not len(self.offsets) or int(self.offsets[-1]) != len(self.values):
+            raise ArtefactError("values and offsets do not fit", where=path, fix="make the artefact again")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, i: int) -> np.ndarray:
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def text(self, i: int) -> str:
+        """Row i of bytes as the text that they spell in UTF-8."""
+        return self.row(i).tobytes().decode()
+
+    def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(values, offsets) of the given rows, one behind the other."""
+        begins = self.offsets[rows]
+        lengths = self.offsets[np.asarray(rows) + 1] - begins
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        source = np.repeat(begins - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return self.values[source], offsets

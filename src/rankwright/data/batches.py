@@ -1,0 +1,115 @@
+"""Which queries travel together: the order of one epoch, a pure function of (lists, seed, epoch)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import RecipeError
+from ..randomness import permutation
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """The batches of one epoch: batch i is the query rows ``order[offsets[i]:offsets[i + 1]]``."""
+
+    order: np.ndarray  # int64 [queries]
+    offsets: np.ndarray  # int64 [batches + 1]
+
+    def __len__(self) -> int:
+        """How many batches."""
+        return len(self.offsets) - 1
+
+    def batch(self, i: int) -> np.ndarray:
+        """The query rows of batch i (int64 [q])."""
+        return self.order[self.offsets[i] : self.offsets[i + 1]]
+
+    @classmethod
+    def of(cls, batches: Sequence[Sequence[int]]) -> EpochPlan:
+        sizes = [len(batch) for batch in batches]
+        order = np.fromiter((row for batch in batches for row in batch), np.int64, sum(sizes))
+        return cls(order, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64))
+
+
+class Batches(ABC):
+    """Puts the queries of an epoch into batches."""
+
+    @abstractmethod
+    def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
+        """The batches of one epoch.
+
+        Args:
+            queries: how many there are; rows are 0 .. queries - 1.
+            documents: query row -> the documents in its list this epoch, as numbers.
+
+        Raises:
+            RecipeError: no batch comes about.
+        """
+
+
+@dataclass(frozen=True)
+class Shuffled(Batches):
+    """Queries in random order, `size` at a time; each once an epoch.
+
+    A document is never in two lists of one batch: a query whose list would repeat one waits for the next batch
+    without it. Where many queries share documents, the last batches of an epoch are therefore small.
+
+    Args:
+        size: queries of one batch, over all processes.
+        repeats: let a document be in several lists of a batch (it is still encoded once).
+        drop_last: leave out batches with fewer than `size` queries.
+    """
+
+    size: int = 32
+    repeats: bool = False
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
+            raise RecipeError(f"size is {self.size!r}", where="Shuffled.size", fix="give a whole number of 1 or more")
+
+    def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
+        order = permutation(queries, seed, "batches", epoch).tolist()
+        if self.repeats:
+            batches = [order[i : i + self.size] for i in range(0, queries, self.size)]
+        else:
+            batches = _apart(order, documents, self.size)
+        if self.drop_last:
+            batches = [batch for batch in batches if len(batch) == self.size]
+        if not batches:
+            raise RecipeError(
+                f"{queries} queries fill no batch of {self.size}",
+                where="Shuffled",
+                fix="lower size or leave drop_last out",
+            )
+        return EpochPlan.of(batches)
+
+
+def _apart(order: list[int], documents: Callable[[int], Sequence[int]], size: int) -> list[list[int]]:
+    """First fit: each query goes to the first batch that has room and none of its documents."""
+    batches: list[list[int]] = []
+    within: list[set[int]] = []
+    free: dict[int, int] = {}  # document -> it is in every unfilled batch before this one
+    first_open = 0
+    for query in order:
+        docs = documents(query)
+        place = max([first_open, *(free.get(doc, 0) for doc in docs)])
+        while place < len(batches) and (len(batches[place]) == size or not within[place].isdisjoint(docs)):
+            place += 1
+        if place == len(batches):
+            batches.append([])
+            within.append(set())
+        batches[place].append(query)
+        within[place].update(docs)
+        while first_open < len(batches) and len(batches[first_open]) == size:
+            within[first_open] = set()  # nothing will be compared with it again
+            first_open += 1
+        for doc in docs:
+            at = max(free.get(doc, 0), first_open)
+            while at < len(batches) and (doc in within[at] or len(batches[at]) == size):
+                at += 1
+            free[doc] = at
+    return batches

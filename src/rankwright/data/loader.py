@@ -1,0 +1,163 @@
+"""From supervision to batches: step -> Batch as a pure function, sharded by rank, prefetched by threads."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+
+from ..types import Batch, Example
+from ._ragged import picked
+from .batches import Batches, EpochPlan
+from .groups import Group
+from .sources import Supervision
+from .tokens import TokenStore
+
+_AHEAD = 2  # batches made in advance, a worker
+_PLANS = 2  # epochs whose order is kept: the current one and, while prefetching, the next
+
+
+class Loader:
+    """Batches by step number: nothing but (seed, step) decides what a batch holds, so a run resumes anywhere at once.
+
+    The global batch is the same for any number of processes; rank r holds a contiguous slice of its queries (slices
+    may differ by one query, or be empty) and the unique documents of their lists.
+
+    Args:
+        query_rows: row in `query_tokens` of each query of `supervision` (int64 [queries]).
+        doc_rows: row in `doc_tokens` of each document of `supervision` (int64 [docs]).
+        workers: threads that prepare batches in advance; 0: they are made when they are asked for.
+    """
+
+    def __init__(
+        self,
+        supervision: Supervision,
+        *,
+        group: Group,
+        batches: Batches,
+        query_tokens: TokenStore,
+        doc_tokens: TokenStore,
+        query_rows: np.ndarray,
+        doc_rows: np.ndarray,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 1,
+    ) -> None:
+        assert 0 <= rank < world, "no such rank"
+        for rows, ids in ((query_rows, supervision.queries), (doc_rows, supervision.docs)):
+            assert len(rows) == len(ids), "a row for each id"
+            assert min(rows, default=0) >= 0, "an id without tokens"
+        self.supervision, self.group, self.batches = supervision, group, batches
+        self.query_tokens, self.doc_tokens = query_tokens, doc_tokens
+        self.query_rows, self.doc_rows = np.asarray(query_rows), np.asarray(doc_rows)
+        self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
+        self._lock = threading.Lock()
+        self._plans: dict[int, EpochPlan] = {}
+        self._begins = [0]  # first step of each epoch that is known so far
+
+    # --- order -----------------------------------------------------------------------------------------------------
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        """How many batches an epoch has; epochs may differ where queries share documents."""
+        return len(self._plan(epoch))
+
+    def position(self, step: int) -> tuple[int, int]:
+        """(epoch, batch within it) of a step, both from 0."""
+        with self._lock:
+            while self._begins[-1] <= step:
+                epoch = len(self._begins) - 1
+                self._begins.append(self._begins[-1] + len(self._planned(epoch)))
+            epoch = int(np.searchsorted(self._begins, step, side="right")) - 1
+            return epoch, step - self._begins[epoch]
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        with self._lock:
+            return self._planned(epoch)
+
+    def _planned(self, epoch: int) -> EpochPlan:
+        if epoch not in self._plans:
+            plan = self.batches.plan(
+                len(self.supervision), lambda row: self._chosen(row, epoch)[1], seed=self.seed, epoch=epoch
+            )
+            while len(self._plans) >= _PLANS:
+                self._plans.pop(next(iter(self._plans)))
+            self._plans[epoch] = plan
+        return self._plans[epoch]
+
+    def _chosen(self, row: int, epoch: int) -> tuple[Example, list[int]]:
+        """A query's list for one epoch, and its documents as columns of the supervision."""
+        candidates = self.supervision.candidates(row)
+        example = self.group.choose(candidates, self.seed, epoch)
+        column = dict(zip(candidates.docs, self.supervision.columns(row).tolist()))
+        return example, [column[doc] for doc in example.docs]
+
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    def batch(self, step: int) -> Batch:
+        """This rank's part of the batch of one step.
+
+        `queries`, `docs` and `lists` are the rank's own (`lists` are rows of its own `docs`). `doc_ids` and
+        `known_docs` are global: they run over every rank's documents, one rank after the other, so that a document
+        that two ranks hold is there twice. With one process that is just its own documents. Lists are as wide as the
+        longest one of the global batch.
+        """
+        import torch
+
+        epoch, index = self.position(step)
+        rows = self._plan(epoch).batch(index)
+        chosen = [self._chosen(row, epoch) for row in rows.tolist()]
+        cuts = [len(rows) * r // self.world for r in range(self.world + 1)]
+        docs = [_unique(chosen[a:b]) for a, b in pairwise(cuts)]
+        own, own_docs = slice(cuts[self.rank], cuts[self.rank + 1]), docs[self.rank]
+        width = max(len(columns) for _, columns in chosen)
+        place = {column: i for i, column in enumerate(own_docs)}
+        lists = np.zeros((own.stop - own.start, width), np.int64)
+        targets = np.zeros(lists.shape, np.float32)
+        mask = np.zeros(lists.shape, bool)
+        for i, (example, columns) in enumerate(chosen[own]):
+            n = len(columns)
+            lists[i, :n], targets[i, :n], mask[i, :n] = [place[c] for c in columns], example.targets, True
+        everything = np.concatenate([np.asarray(part, np.int64) for part in docs])
+        known = self.supervision.pairs(rows[own], everything)
+        return Batch(
+            queries=self.query_tokens.take(self.query_rows[rows[own]]),
+            docs=self.doc_tokens.take(self.doc_rows[np.asarray(own_docs, np.int64)]),
+            lists=torch.from_numpy(lists),
+            targets=torch.from_numpy(targets),
+            mask=torch.from_numpy(mask),
+            known_queries=torch.from_numpy(known[0]),
+            known_docs=torch.from_numpy(known[1]),
+            known_targets=torch.from_numpy(known[2].astype(np.float32)),
+            query_ids=tuple(picked(self.supervision.queries, rows[own])),
+            doc_ids=tuple(picked(self.supervision.docs, everything)),
+        )
+
+    def iterate(self, start: int, stop: int) -> Iterator[Batch]:
+        """The batches of the steps from `start` up to, not including, `stop`; the same for any number of workers.
+
+        What goes wrong in a worker is raised here, when its batch is due.
+        """
+        if self.workers == 0:
+            yield from (self.batch(step) for step in range(start, stop))
+            return
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches")
+        steps, waiting = iter(range(start, stop)), deque[Future[Batch]]()
+        try:
+            for step in steps:
+                waiting.append(pool.submit(self.batch, step))
+                if len(waiting) >= self.workers * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _unique(chosen: list[tuple[Example, list[int]]]) -> list[int]:
+    """The documents of some lists, each once, in order of first appearance."""
+    return list(dict.fromkeys(column for _, columns in chosen for column in columns))

@@ -1,0 +1,96 @@
+"""What each step of a run folder was made from, what it made and how long it took; unchanged steps are not redone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import signals, storage
+from .errors import ArtefactError
+from .progress import duration, say
+
+FILE = "steps.json"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step as it was last done; `reused` when this session found it unchanged."""
+
+    name: str
+    seconds: float
+    reused: bool
+
+
+class Ledger:
+    """The steps of one run folder, in the order in which this session asked for them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.steps: list[StepRecord] = []
+        try:
+            self._known: dict[str, Any] = storage.read_json(folder / FILE)
+        except ArtefactError:
+            self._known = {}
+
+    def do(
+        self, name: str, inputs: Mapping[str, object], *, outputs: Sequence[Path], work: Callable[[], object]
+    ) -> bool:
+        """Do `work` unless the same inputs made these very outputs before. Returns whether it was done.
+
+        Args:
+            inputs: everything the outputs depend on, as plain values; their hash is the step's key.
+            outputs: files or published folders below the run folder.
+        """
+        signals.check()
+        key = fingerprint(inputs)
+        known = self._known.get(name)
+        if known and known["key"] == key and known["outputs"] == self._state(outputs):
+            if name in (step.name for step in self.steps):
+                return False  # asked for twice in this session
+            self.steps.append(StepRecord(name, known["seconds"], True))
+            say(f"{name}: unchanged, taken from an earlier run ({duration(known['seconds'])} then)")
+            return False
+        say(f"{name} ...")
+        began = time.monotonic()
+        work()
+        seconds = time.monotonic() - began
+        self._note(name, key, seconds, self._state(outputs))
+        self.steps.append(StepRecord(name, seconds, False))
+        return True
+
+    def finished_otherwise(self, name: str, inputs: Mapping[str, object]) -> bool:
+        """Whether this step was finished once, from other inputs."""
+        known = self._known.get(name)
+        return known is not None and known["key"] != fingerprint(inputs)
+
+    def _note(self, name: str, key: str, seconds: float, outputs: dict[str, str] | None) -> None:
+        self._known[name] = {"key": key, "seconds": round(seconds, 3), "outputs": outputs}
+        storage.write_json(self.folder / FILE, self._known)
+
+    def _state(self, outputs: Sequence[Path]) -> dict[str, str] | None:
+        """Content hash of every output; None when one is missing or damaged."""
+        state = {}
+        for path in outputs:
+            try:
+                state[str(path.relative_to(self.folder))] = _content(path)
+            except (ArtefactError, OSError):
+                return None
+        return state
+
+
+def _content(path: Path) -> str:
+    if path.is_dir():
+        manifest = storage.verify(path)
+        return fingerprint({name: entry["sha256"] for name, entry in manifest.files.items()})
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(value: object) -> str:
+    """A short content hash of plain values (dicts, lists, strings, numbers; dataclasses by their repr)."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]

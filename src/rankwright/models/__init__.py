@@ -1,0 +1,33 @@
+"""The room of the rankers: what training and search may know (`Ranker`), the dense one, and its model folders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .dense import Dense, Lora
+from .hub import resolve
+from .loading import load
+
+if TYPE_CHECKING:
+    from .dense_ranker import DenseRanker
+    from .exports import Check, export, verify_export
+    from .ranker import Ranker
+
+__all__ = ["Check", "Dense", "DenseRanker", "Lora", "Ranker", "export", "load", "resolve", "verify_export"]
+
+_NEEDS_TORCH = {
+    "DenseRanker": "dense_ranker",
+    "Ranker": "ranker",
+    "Check": "exports",
+    "export": "exports",
+    "verify_export": "exports",
+}
+
+
+def __getattr__(name: str):
+    """Import what needs torch when it is first asked for (PEP 562)."""
+    from importlib import import_module
+
+    if name not in _NEEDS_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_NEEDS_TORCH[name]}", __name__), name)

@@ -1,0 +1,245 @@
+"""The dense ranker: one shared or two separate encoders, and how a `Dense` specification becomes one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import ArtefactError, RecipeError, UsageError
+from ..randomness import key
+from ..types import Document, Reps, Side, Texts
+from . import similarity, writing
+from .backbone import (
+    add_lora,
+    checkpoint_gradients,
+    clean_config,
+    freeze,
+    load_backbone,
+    position_limit,
+    read_tensors,
+)
+from .dense import DEFAULT_TEMPLATE, Dense, check_template
+from .dropout import use_keyed_dropout
+from .encoder import Encoder, Projection
+from .folders import Head, ModelFolder, read_folder, read_settings, subfolder
+from .hub import resolve
+from .ranker import Ranker
+from .tokenizer import TextTokenizer
+
+_DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
+_DEFAULT_LENGTH = 512
+
+
+@dataclass(frozen=True)
+class SideText:
+    """How the texts of one side become token ids."""
+
+    prompt: str
+    length: int
+    skip: int  # leading tokens that the pooling leaves out
+    cutter: tokenizers.Tokenizer
+
+
+class DenseRanker(Ranker):
+    """A single-vector retriever; made by `Dense.load`."""
+
+    def __init__(
+        self, encoders: Mapping[Side, Encoder], sides: Mapping[Side, SideText], *, cosine: bool, template: str
+    ) -> None:
+        super().__init__()
+        shared = encoders["query"] is encoders["doc"]
+        self.encoders = torch.nn.ModuleDict(
+            {"both": encoders["query"]} if shared else {str(s): e for s, e in encoders.items()}
+        )
+        self.sides, self.cosine, self.template = dict(sides), cosine, template
+        self._parts = check_template(template)
+
+    def encoder(self, side: Side) -> Encoder:
+        found = self.encoders["both" if "both" in self.encoders else side]
+        assert isinstance(found, Encoder)
+        return found
+
+    @property
+    def limits(self) -> dict[Side, int]:
+        return {side: text.length for side, text in self.sides.items()}
+
+    @property
+    def vocabulary(self) -> int:
+        return max(int(self.encoder(side).backbone.config.vocab_size) for side in self.sides)
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the vectors."""
+        return self.encoder("doc").width
+
+    @property
+    def dropout_note(self) -> str:
+        notes = {side: self.encoder(side).dropout_note for side in self.sides}
+        return notes["query"] if notes["query"] == notes["doc"] else "; ".join(f"{s}: {n}" for s, n in notes.items())
+
+    def render(self, document: Document) -> str:
+        """The template filled in; an empty title or text takes the separator between them with it."""
+        values, text, empty = {"title": document.title, "text": document.text}, "", False
+        for number, (literal, name) in enumerate(self._parts):
+            value = values.get(name, "")
+            between = number > 0 and name != ""
+            text += value if between and (empty or not value) else literal + value
+            empty = not value
+        return text
+
+    def tokenize(self, texts: Sequence[str], side: Side, *, limit: int | None = None) -> Texts:
+        text, tokenizer = self.sides[side], self.encoder(side).tokenizer
+        return tokenizer.encode(text.cutter if limit is None else tokenizer.cut(limit), texts, text.prompt)
+
+    def represent(self, texts: Texts, side: Side) -> Reps:
+        values = self.encoder(side)(texts.to(self.device), skip=self.sides[side].skip)
+        if self.cosine:
+            values = torch.nn.functional.normalize(values, dim=-1)
+        return Reps(values[:, None], torch.ones(len(values), 1, dtype=torch.bool, device=values.device))
+
+    def compare(self, queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None) -> Float[Tensor, "q m"]:
+        return similarity.dot(queries, docs, pairs=pairs)
+
+    def tokenizer_key(self, side: Side, *, limit: int | None = None) -> str:
+        text = self.sides[side]
+        template = self.template if side == "doc" else ""
+        facts = [side, text.prompt, limit or text.length, template, text.cutter.to_str()]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def fingerprint(self, side: Side) -> str:
+        facts = [self.encoder(side).fingerprint(), self.tokenizer_key(side), self.cosine, self.sides[side].skip]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """The dialect that every version of sentence-transformers reads; two subfolders for separate encoders."""
+        facts = writing.Facts(
+            cosine=self.cosine,
+            template=self.template,
+            prompts={side: text.prompt for side, text in self.sides.items()},
+            lengths=self.limits,
+        )
+        if "both" in self.encoders:
+            writing.write_encoder(folder, self.encoder("doc"), facts)
+        else:
+            writing.write_pair(folder, {side: self.encoder(side) for side in self.sides}, facts)
+
+
+# --- from the specification ---
+
+
+def load_dense(spec: Dense, *, device: str, dtype: str, seed: int) -> DenseRanker:
+    """The ranker that `spec` describes; see `Dense.load`."""
+    where, width = _device(device), _dtype(dtype, device)
+    query, doc = _folders(spec)
+    folders: dict[Side, ModelFolder] = {"query": read_folder(query), "doc": read_folder(doc)}
+    encoders: dict[Side, Encoder] = {"query": _encoder(spec, folders["query"], width, seed)}
+    shared = spec.doc_backbone is None and doc == query
+    encoders["doc"] = encoders["query"] if shared else _encoder(spec, folders["doc"], width, seed)
+    widths = {side: encoder.width for side, encoder in encoders.items()}
+    if widths["query"] != widths["doc"]:
+        fix = "set projection or dims so that both sides have the same number of dimensions"
+        raise RecipeError(f"query vectors have {widths['query']} dimensions, documents {widths['doc']}", fix=fix)
+    similarity_name = spec.similarity or folders["query"].similarity or "cosine"
+    template = spec.template or folders["doc"].settings.get("template") or DEFAULT_TEMPLATE
+    sides: dict[Side, SideText] = {side: _side(spec, folders[side], encoders[side], side) for side in encoders}
+    ranker = DenseRanker(encoders, sides, cosine=similarity_name == "cosine", template=template)
+    return ranker.to(where).eval()
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"device {name!r} is not known", fix="give cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs here", fix="give device cpu")
+    return device
+
+
+def _dtype(name: str, device: str) -> torch.dtype:
+    if name not in _DTYPES:
+        raise UsageError(f"dtype {name!r} is not known", fix=f"choose one of {', '.join(_DTYPES)}")
+    if device.startswith("cpu") and name in ("bfloat16", "float16"):
+        raise UsageError(f"{name} on a CPU is about ten times slower than float32", fix="give dtype float32")
+    return _DTYPES[name]
+
+
+def _folders(spec: Dense) -> tuple[Path, Path]:
+    """The query encoder's folder and the document encoder's; the same one when the encoder is shared."""
+
+    def of(name: str, side: Side) -> Path:
+        folder = resolve(name)
+        inside = read_settings(folder).get("encoders")
+        return folder if not isinstance(inside, dict) else subfolder(folder, inside.get(side), folder)
+
+    return of(spec.backbone, "query"), of(spec.doc_backbone or spec.backbone, "doc")
+
+
+def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) -> Encoder:
+    config = clean_config(folder.config, folder.path / "config.json")
+    backbone, note = load_backbone(folder.path, config, dtype=dtype, dropout=spec.dropout)
+    freeze(backbone, spec.freeze)
+    if spec.lora is not None:
+        add_lora(backbone, spec.lora, seed=seed)
+    use_keyed_dropout(backbone)
+    if spec.gradient_checkpointing:
+        checkpoint_gradients(backbone, folder.path)
+    encoder = Encoder(
+        backbone,
+        TextTokenizer(folder.path, lower_case=folder.lower_case),
+        [_saved_head(head) for head in folder.heads],
+        config=config,
+        pooling=spec.pooling or folder.pooling or "mean",  # type: ignore[arg-type]
+        include_prompt=folder.include_prompt,
+        dims=None,
+        dropout_note=note,
+    )
+    if spec.projection is not None:
+        encoder.heads.append(_new_head(encoder.width, spec.projection, seed=seed))
+    dims = spec.dims or (folder.dims if spec.projection is None else None)
+    if dims is not None and dims > encoder.width:
+        raise RecipeError(f"dims is {dims}, the vectors have {encoder.width}", where=folder.path, fix="give fewer dims")
+    encoder.dims = dims
+    return encoder.to(dtype)
+
+
+def _saved_head(head: Head) -> Projection:
+    made = Projection(head.inputs, head.outputs, bias=head.bias, activation=head.activation)
+    try:
+        made.load_state_dict(read_tensors(head.weights))
+    except RuntimeError as error:
+        what = f"the tensors do not fit config.json beside them ({str(error).splitlines()[-1].strip()})"
+        raise ArtefactError(what, where=head.weights, fix="fetch the model again") from error
+    return made
+
+
+def _new_head(inputs: int, outputs: int, *, seed: int) -> Projection:
+    made = Projection(inputs, outputs)
+    generator = torch.Generator().manual_seed(key(seed, "projection", inputs, outputs))
+    with torch.no_grad():
+        made.linear.weight.normal_(0, inputs**-0.5, generator=generator)
+    return made
+
+
+def _side(spec: Dense, folder: ModelFolder, encoder: Encoder, side: Side) -> SideText:
+    asked, prompt = (spec.query_length, spec.query_prompt) if side == "query" else (spec.doc_length, spec.doc_prompt)
+    most = position_limit(encoder.backbone)
+    if asked is not None and asked > most:
+        fix = f"give {side}_length {most} or less"
+        raise RecipeError(
+            f"{side}_length is {asked}, this model has positions for {most} tokens", where=folder.path, fix=fix
+        )
+    said = folder.settings.get(f"{side}_length") or folder.max_length or encoder.tokenizer.max_length or _DEFAULT_LENGTH
+    length = asked or min(said, most)
+    if prompt is None:
+        prompt = folder.prompts.get(side, "")
+    skip = 0 if encoder.include_prompt else encoder.tokenizer.prompt_tokens(prompt)
+    return SideText(prompt, length, skip, encoder.tokenizer.cut(length))

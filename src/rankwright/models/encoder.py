@@ -1,0 +1,109 @@
+"""One text encoder: backbone, pooling, linear heads, and everything needed to write its folder again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import xxhash
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ..types import Texts
+from .backbone import merged_weights
+from .dropout import drawing
+from .pooling import Pooling, pool
+from .tokenizer import TextTokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Projection(nn.Module):
+    """A linear layer over the pooled vector, with an activation; one `Dense` module of a model folder."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = False, activation: str = "Identity") -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=bias)
+        self.activation = activation
+        self._function: nn.Module = getattr(nn, activation)()
+
+    def forward(self, x: Float[Tensor, "rows inputs"]) -> Float[Tensor, "rows outputs"]:
+        return self._function(self.linear(x))
+
+
+class Encoder(nn.Module):
+    """Token ids to one vector per text."""
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: TextTokenizer,
+        heads: Iterable[Projection],
+        *,
+        config: dict[str, Any],
+        pooling: Pooling,
+        include_prompt: bool,
+        dims: int | None,
+        dropout_note: str,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.heads = backbone, nn.ModuleList(heads)
+        self.tokenizer, self.config, self.dims = tokenizer, config, dims
+        self.pooling: Pooling = pooling
+        self.include_prompt, self.dropout_note = include_prompt, dropout_note
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the vectors."""
+        last = [head.linear.out_features for head in self.projections][-1:] or [self.hidden]
+        return min(self.dims or last[0], last[0])
+
+    @property
+    def hidden(self) -> int:
+        """Dimensions of the backbone's token vectors."""
+        return int(self.backbone.config.hidden_size)
+
+    @property
+    def projections(self) -> list[Projection]:
+        return [head for head in self.heads if isinstance(head, Projection)]
+
+    def forward(self, texts: Texts, *, skip: int = 0) -> Float[Tensor, "rows dim"]:
+        """The vectors of one micro-batch; `skip` leading tokens (a prompt) are left out of the pooling."""
+        if len(texts) == 0:
+            return next(self.parameters()).new_zeros(0, self.width)
+        lengths = texts.lengths
+        places = int(lengths.max())
+        real = torch.arange(places, device=lengths.device) < lengths[:, None]
+        ids = torch.full(real.shape, self.tokenizer.pad, dtype=torch.int64, device=lengths.device)
+        ids.masked_scatter_(real, texts.values.to(torch.int64))
+        mask = None if len(texts.values) == ids.numel() else real.long()  # no padding: torch's fastest attention
+        with drawing(texts.keys if self.training else None, places):
+            hidden = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
+        values = pool(hidden, lengths, self.pooling, skip=skip)
+        for head in self.heads:
+            values = head(values)
+        return values if self.dims is None else values[:, : self.dims]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The backbone's tensors under their plain names."""
+        return merged_weights(self.backbone)
+
+    def fingerprint(self) -> str:
+        """A content hash of the weights and of everything else that shapes the pooled vectors."""
+        content = xxhash.xxh3_128()
+        state = self.weights() | {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
+        for name, tensor in sorted(state.items()):
+            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        shape = {
+            "weights": content.hexdigest(),
+            "config": self.config,
+            "pooling": [self.pooling, self.include_prompt],
+            "heads": [head.activation for head in self.projections],
+            "dims": self.dims,
+        }
+        return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Writes a model in the dialect that others read, and proves that they compute the same vectors from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from .. import storage
+from ..errors import ArtefactError, UsageError
+from ..types import Side
+from .dense_ranker import DenseRanker
+from .folders import read_folder
+from .loading import load
+from .ranker import Ranker
+
+_TOLERANCE = 1e-5  # of float32 arithmetic in another order, relative to the largest value
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one other reader made of one side: the largest difference, relative to the largest value."""
+
+    reader: str
+    side: Side
+    difference: float | None
+    verdict: Literal["equal", "differs", "not installed"]
+
+
+def export(ranker: Ranker, out: Path) -> Path:
+    """Publish `ranker` at `out` in the dialect that everybody reads; an earlier model there is replaced.
+
+    Raises:
+        UsageError: `out` holds something else, which would be lost; the errors of `storage.publish`.
+    """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        try:
+            storage.read_manifest(out, "model")
+        except ArtefactError:
+            fix = "choose a folder that does not exist yet"
+            raise UsageError(f"{str(out)!r} exists and is not a model of ours", fix=fix) from None
+    with storage.publish(out, "model", key=ranker.fingerprint("query") + ranker.fingerprint("doc")) as draft:
+        ranker.save(draft.path)
+    return out
+
+
+def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
+    """Encode `texts` here, in sentence-transformers and in plain transformers, on both sides, and compare."""
+    ranker = load(folder)
+    assert isinstance(ranker, DenseRanker)
+    checks = []
+    for side in ("query", "doc"):
+        with torch.inference_mode():
+            ours = ranker.represent(ranker.tokenize(texts, side), side).values[:, 0].cpu().double().numpy()
+        place = folder if (folder / "modules.json").is_file() or (folder / "config.json").is_file() else folder / side
+        for package, encode in _READERS.items():
+            try:
+                reader = f"{package} {version(package)}"
+            except PackageNotFoundError:
+                checks.append(Check(package, side, None, "not installed"))
+                continue
+            theirs = encode(place, list(texts), ranker, side)
+            difference = float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-30))
+            checks.append(Check(reader, side, difference, "equal" if difference <= _TOLERANCE else "differs"))
+    return checks
+
+
+def _by_sentence_transformers(folder: Path, texts: list[str], ranker: DenseRanker, side: Side) -> np.ndarray:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model.max_seq_length = ranker.limits[side]
+    encode = model.encode_query if side == "query" else model.encode_document
+    return np.asarray(encode(texts, show_progress_bar=False), dtype=np.float64)
+
+
+def _by_transformers(folder: Path, texts: list[str], ranker: DenseRanker, side: Side) -> np.ndarray:
+    """The backbone and tokenizer as transformers reads them; pooling and projection written out."""
+    from transformers import AutoModel, AutoTokenizer
+
+    encoder, text = ranker.encoder(side), ranker.sides[side]
+    place = read_folder(folder).path
+    model = AutoModel.from_pretrained(str(place), local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
+    rows = []
+    for one in texts:  # one at a time: no padding to get wrong
+        one = (text.prompt + one).lower() if encoder.tokenizer.lower_case else text.prompt + one
+        ids = tokenizer(one, truncation=True, max_length=text.length, return_tensors="pt")
+        with torch.inference_mode():
+            hidden = model(**ids).last_hidden_state[0]
+            first = min(text.skip, len(hidden) - 1)
+            row = {"cls": hidden[first], "last": hidden[-1], "mean": hidden[first:].mean(0)}[encoder.pooling]
+            for head in encoder.projections:
+                row = head(row)
+        row = row[: encoder.dims].double().numpy()
+        rows.append(row / max(np.linalg.norm(row), 1e-12) if ranker.cosine else row)
+    return np.stack(rows)
+
+
+_READERS = {"sentence-transformers": _by_sentence_transformers, "transformers": _by_transformers}

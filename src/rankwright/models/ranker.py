@@ -1,0 +1,75 @@
+"""The abstract Ranker: all that training and search may know of a model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..types import Document, Reps, Side, Texts
+
+
+class Ranker(torch.nn.Module, ABC):
+    """Turns texts into representations row by row (`represent`, costly) and compares them (`compare`, cheap).
+
+    Because `represent` treats each row on its own, a caller may cut the rows into micro-batches as memory allows;
+    because `compare` sees all rows, any loss can be computed from what it returns.
+    """
+
+    @property
+    @abstractmethod
+    def limits(self) -> dict[Side, int]:
+        """Tokens a text may have on each side, special tokens included."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> int:
+        """Token ids lie in 0..vocabulary-1."""
+
+    @property
+    @abstractmethod
+    def dropout_note(self) -> str:
+        """Which dropout is applied in training, for the log."""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @abstractmethod
+    def render(self, document: Document) -> str:
+        """The document as one string, by the title/text template."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str], side: Side, *, limit: int | None = None) -> Texts:
+        """Ragged token ids: the side's prompt before each text, cut to `limit` tokens, special tokens kept.
+
+        `limit` None: the side's own length.
+        """
+
+    @abstractmethod
+    def represent(self, texts: Texts, side: Side) -> Reps:
+        """The representations of one micro-batch, in row order.
+
+        In training mode, with ``texts.keys``, dropout is on and each text's masks are a pure function of its key:
+        the same text under the same key gives the same row in any company.
+        """
+
+    @abstractmethod
+    def compare(self, queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None) -> Float[Tensor, "q m"]:
+        """Scores of all queries against all docs, or of query i against the docs ``pairs[i]`` only."""
+
+    @abstractmethod
+    def tokenizer_key(self, side: Side, *, limit: int | None = None) -> str:
+        """A content hash of everything that shapes the side's token ids."""
+
+    @abstractmethod
+    def fingerprint(self, side: Side) -> str:
+        """A content hash of everything that shapes the side's representations, the weights included."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write the model folder into `folder`, an existing draft."""

@@ -1,0 +1,85 @@
+"""The tokenizer of one encoder: texts to ragged token ids, its files kept byte for byte for saving."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import tokenizers
+import torch
+
+from ..errors import ArtefactError, DataError
+from ..types import Texts
+
+_FILES = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt",
+)  # fmt: skip
+_UNLIMITED = 1_000_000
+
+
+class TextTokenizer:
+    """A fast tokenizer without state: each call names its prompt and its length."""
+
+    def __init__(self, folder: Path, *, lower_case: bool) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            whole = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            backend = whole.backend_tokenizer
+        except Exception as error:  # transformers raises whatever its parsers do
+            reason = str(error).strip().splitlines()
+            raise ArtefactError(
+                f"no readable tokenizer ({reason[0][:200] if reason else type(error).__name__})",
+                where=folder,
+                fix="the folder needs a tokenizer.json that this version of tokenizers reads",
+            ) from error
+        self._base = tokenizers.Tokenizer.from_str(backend.to_str())
+        self._base.no_padding()
+        self._base.no_truncation()
+        self.files = {name: (folder / name).read_bytes() for name in _FILES if (folder / name).is_file()}
+        self.files.setdefault("tokenizer.json", self._base.to_str(pretty=True).encode())
+        if lower_case:  # what sentence-transformers does under do_lower_case
+            lower = tokenizers.normalizers.Lowercase()
+            old = self._base.normalizer
+            self._base.normalizer = lower if old is None else tokenizers.normalizers.Sequence([lower, old])
+        self.lower_case = lower_case
+        self.pad: int = whole.pad_token_id if whole.pad_token_id is not None else 0
+        self.filler: int = whole.eos_token_id if whole.eos_token_id is not None else self.pad
+        self.max_length = int(whole.model_max_length) if whole.model_max_length < _UNLIMITED else None
+        self._direction: str = whole.truncation_side
+        self._special = frozenset(whole.all_special_ids)
+
+    def cut(self, length: int) -> tokenizers.Tokenizer:
+        """The tokenizer that keeps at most `length` tokens, special ones included."""
+        made = tokenizers.Tokenizer.from_str(self._base.to_str())
+        made.enable_truncation(length, direction=self._direction)
+        return made
+
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many tokens the prompt takes in front of a text, leading special tokens included."""
+        if not prompt:
+            return 0
+        ids = self._base.encode(prompt).ids
+        return len(ids) - (bool(ids) and ids[-1] in self._special)
+
+    def encode(self, cutter: tokenizers.Tokenizer, texts: Sequence[str], prompt: str) -> Texts:
+        """Ragged ids; a text without any token becomes one end (or padding) token, so that it has a vector."""
+        try:
+            rows = [encoding.ids or [self.filler] for encoding in cutter.encode_batch_fast([prompt + t for t in texts])]
+        except (TypeError, UnicodeEncodeError):
+            bad = next((i for i, t in enumerate(texts) if not isinstance(t, str) or _has_surrogate(t)), 0)
+            raise DataError(
+                f"text {bad} of this batch is not valid Unicode: {texts[bad]!r:.80}",
+                fix="remove lone surrogates from the data",
+            ) from None
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        offsets = np.concatenate([np.zeros(1, np.int64), lengths.cumsum()])
+        values = np.fromiter(chain.from_iterable(rows), np.int64, int(offsets[-1]))
+        return Texts(torch.from_numpy(values), torch.from_numpy(offsets))
+
+
+def _has_surrogate(text: str) -> bool:
+    return any(0xD800 <= ord(c) < 0xE000 for c in text)

@@ -1,0 +1,147 @@
+"""The schema of a recipe on one screen: Recipe, Stage, Term, Train, Mining, Validation, Evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from .data import Batches, Group, Shuffled, Source
+from .errors import RecipeError
+from .evaluation import parse
+from .recipe import Slot
+from .search import Mine
+from .training import Term, Train
+
+__all__ = ["Evaluation", "Mining", "Recipe", "Stage", "Term", "Train", "Validation"]
+
+MEASURES = ("nDCG@10", "R@100", "RR@10")
+
+
+@dataclass(frozen=True)
+class Mining:
+    """Hard negatives, found before a stage trains; they join its data with grade 0, judgements win.
+
+    Args:
+        by: ``model``: the model the stage starts from; ``bm25``; or the path of a TREC run of the training queries.
+        depth: documents retrieved per query.
+        keep: which of them become negatives.
+    """
+
+    by: str = "model"
+    depth: int = 100
+    keep: Mine = field(default_factory=Mine)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Measures the model during training; its best step is kept.
+
+    Args:
+        dataset: folder or hub id.
+        split: whose judgements.
+        measure: in ir-measures' names; higher is better.
+        every: optimizer steps between validations.
+        patience: stop after so many validations without a new best; null: never.
+        candidates: a TREC run: rank only its documents; null: retrieve from the whole corpus.
+    """
+
+    dataset: str
+    split: str = "dev"
+    measure: str = "nDCG@10"
+    every: int = 100
+    patience: int | None = None
+    candidates: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or (self.patience is not None and self.patience < 1):
+            raise RecipeError("every and patience must be at least 1")
+        parse(self.measure)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training: its data, lists, batches, objective and settings.
+
+    Args:
+        data: sources of judgements, merged; the later wins.
+        group: which documents of a query enter its list.
+        batches: which queries travel together.
+        objective: terms that are added up.
+        train: optimizer, schedule, memory, logging.
+        query_length: tokens of a query while training; null: the model's own length.
+        doc_length: tokens of a document while training; null: the model's own. Shorter is faster.
+        mine: find hard negatives first; null: none.
+        validate: measure during training; null: never.
+    """
+
+    data: tuple[Annotated[Any, Slot("rankwright.data")], ...]
+    group: Annotated[Any, Slot("rankwright.data")]
+    objective: tuple[Term, ...]
+    batches: Annotated[Any, Slot("rankwright.data")] = field(default_factory=Shuffled)
+    train: Train = field(default_factory=Train)
+    query_length: int | None = None
+    doc_length: int | None = None
+    mine: Mining | None = None
+    validate: Validation | None = None
+
+    def __post_init__(self) -> None:
+        if not self.data or not self.objective:
+            raise RecipeError("a stage needs data and an objective")
+        for name, value, kind in (
+            *(("data", source, Source) for source in self.data),
+            ("group", self.group, Group),
+            ("batches", self.batches, Batches),
+        ):
+            if not isinstance(value, kind):
+                raise RecipeError(f"{name}: {type(value).__name__} is not a {kind.__name__}")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One test collection.
+
+    Args:
+        dataset: folder or hub id.
+        split: whose judgements.
+        qrels: a qrels file instead of the split.
+        measures: in ir-measures' names; the first is the headline.
+        depth: documents retrieved per query.
+        baselines: what the trained model is compared with.
+    """
+
+    dataset: str
+    split: str = "test"
+    qrels: str | None = None
+    measures: tuple[str, ...] = MEASURES
+    depth: int = 1000
+    baselines: tuple[Literal["bm25", "start"], ...] = ("bm25", "start")
+
+    def __post_init__(self) -> None:
+        if not self.measures:
+            raise RecipeError("measures: name at least one", fix="e.g. measures: [nDCG@10]")
+        if self.depth < 1:
+            raise RecipeError(f"depth must be at least 1, got {self.depth}")
+        parse(self.measures)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """From judgements to a model, a number and a report.
+
+    Args:
+        model: the ranker to start from.
+        stages: trained one after the other, each from the model of the one before.
+        evaluate: test collections.
+        name: of the run; its folder is ``output/name``. Null: the recipe file's name.
+        output: where run folders are made.
+        seed: of everything random.
+        device: ``auto`` takes a CUDA device when there is one.
+    """
+
+    model: Annotated[Any, Slot("rankwright.models")]
+    stages: tuple[Stage, ...] = ()
+    evaluate: tuple[Evaluation, ...] = ()
+    name: str | None = None
+    output: str = "runs"
+    seed: int = 0
+    device: str = "auto"

@@ -1,0 +1,25 @@
+"""Encode, search and mine: vectors on disk, exact and lexical indexes, hard negatives."""
+
+from __future__ import annotations
+
+from .encode import embed, encode
+from .exact import Exact
+from .index import Index, open_ranking, search_into
+from .lexical import BM25, LexicalIndex
+from .mine import Mine, MineReport, mine
+from .vectors import Vectors
+
+__all__ = [
+    "BM25",
+    "Exact",
+    "Index",
+    "LexicalIndex",
+    "Mine",
+    "MineReport",
+    "Vectors",
+    "embed",
+    "encode",
+    "mine",
+    "open_ranking",
+    "search_into",
+]

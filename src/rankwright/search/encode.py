@@ -1,0 +1,200 @@
+"""Corpus to vectors: length-sorted micro-batches by token budget, one durable shard at a time, restartable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from .. import signals, storage
+from ..errors import ResourceError, UsageError
+from ..progress import Progress, progress
+from ..types import Side, Texts
+from .index import DocIds
+from .vectors import Vectors, max_norm, require_finite, shard_name
+
+if TYPE_CHECKING:
+    from ..models.ranker import Ranker
+else:
+    Ranker = Any
+
+Dtype = Literal["float32", "float16"]
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class TokenRows(Protocol):
+    """What encoding needs of a token store."""
+
+    lengths: np.ndarray
+    key: str
+
+    def __len__(self) -> int: ...
+    def take(self, rows: np.ndarray) -> Texts: ...
+
+
+def encode(
+    ranker: Ranker,
+    tokens: TokenRows,
+    folder: Path,
+    *,
+    ids: Sequence[str],
+    side: Side = "doc",
+    dtype: Dtype = "float32",
+    shard_rows: int = 4096,
+    tokens_per_batch: int = 4096,
+    device: str = "cpu",
+    workers: int | None = None,
+) -> Vectors:
+    """Represent every row of `tokens` and publish the vectors in `folder`; reuses what is there of the same key.
+
+    A killed encoding goes on behind its last finished shard and ends in the same bytes. So does any number of
+    workers: micro-batches are fixed, and each is computed by one thread.
+
+    Args:
+        ids: document id of each row.
+        shard_rows: rows per file, and what a kill can lose.
+        tokens_per_batch: padded tokens (rows x longest) per micro-batch. 2048 to 4096 suit a CPU's cache.
+        workers: threads that compute micro-batches; as many as torch has on CPU, one on an accelerator.
+
+    Raises:
+        UsageError: no rows, or ids that do not fit. DataError: an id occurs twice.
+        NonFiniteError: a vector holds NaN or infinity; its shard is not written.
+        ResourceError: no memory for a single text, or no disk space.
+    """
+    doc_ids = _checked_ids(ids, tokens, dtype, shard_rows)
+    facts = ["vectors", ranker.fingerprint(side), tokens.key, side, dtype, str(shard_rows), doc_ids.digest()]
+    key = hashlib.sha256("\x1f".join(facts).encode()).hexdigest()
+    if storage.is_current(folder, "vectors", key):
+        return Vectors.open(folder)
+    meta: dict[str, Any] = {"rows": len(doc_ids), "dtype": dtype, "shard_rows": shard_rows, "side": side}
+    with (
+        storage.publish(folder, "vectors", key=key, meta=meta, resume=True) as draft,
+        progress(f"encode {side}s", len(doc_ids), f"{side}s") as bar,
+        _encoder(ranker, side, device=device, workers=workers) as run,
+    ):
+        doc_ids.write(draft)
+        largest, dim = 0.0, 0
+        for shard, start in enumerate(range(0, len(doc_ids), shard_rows)):
+            rows = np.arange(start, min(start + shard_rows, len(doc_ids)))
+            path = draft.file(shard_name(shard))
+            if draft.has(path.name):
+                values = storage.read_npy(path)
+                bar.skip(len(rows))
+            else:
+                values = run(tokens, rows, tokens_per_batch, bar)
+                with np.errstate(over="ignore"):  # what overflows float16 is stopped by the gate
+                    values = values.astype(dtype)
+                require_finite(values, doc_ids, first=start, shard=shard, where=folder)
+                storage.require_space(folder, (len(doc_ids) - start) * values.itemsize * values.shape[1])
+                storage.write_npy(path, values)
+                draft.done(path.name)
+            largest, dim = max(largest, max_norm(values)), values.shape[1]
+        draft.meta |= {"dim": dim, "max_norm": largest}
+    return Vectors.open(folder)
+
+
+def embed(
+    ranker: Ranker,
+    tokens: TokenRows,
+    *,
+    ids: Sequence[str],
+    side: Side,
+    tokens_per_batch: int = 4096,
+    device: str = "cpu",
+    workers: int | None = None,
+) -> Vectors:
+    """The vectors that `encode` would write, kept in memory: for queries and for small corpora."""
+    doc_ids = _checked_ids(ids, tokens, "float32", 1)
+    title = "encode queries" if side == "query" else "encode docs"
+    with (
+        progress(title, len(doc_ids), title.removeprefix("encode ")) as bar,
+        _encoder(ranker, side, device=device, workers=workers) as run,
+    ):
+        return Vectors(doc_ids, [run(tokens, np.arange(len(doc_ids)), tokens_per_batch, bar)])
+
+
+def micro_batches(lengths: Int[np.ndarray, " rows"], tokens_per_batch: int) -> list[np.ndarray]:
+    """Rows, longest first, cut so that rows x longest stays within the budget; a longer text travels alone."""
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, tokens_per_batch // max(1, int(lengths[order[start]])))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def _checked_ids(ids: Sequence[str], tokens: TokenRows, dtype: str, shard_rows: int) -> DocIds:
+    if len(ids) != len(tokens):
+        raise UsageError(f"{len(ids)} ids for {len(tokens)} tokenised texts", fix="pass one id per row")
+    if len(ids) == 0:
+        raise UsageError("there is nothing to encode: no texts", fix="check the corpus or query file")
+    if dtype not in ("float32", "float16"):
+        raise UsageError(f"dtype {dtype!r} cannot be stored", fix="use float32 or float16")
+    if shard_rows < 1:
+        raise UsageError(f"shard_rows must be at least 1, got {shard_rows}")
+    return DocIds.of(ids)
+
+
+_Run = Callable[[TokenRows, np.ndarray, int, Progress], Float[np.ndarray, "rows dim"]]
+
+
+@contextmanager
+def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None) -> Iterator[_Run]:
+    """A function that represents rows of a token store on a pool of threads; the ranker is in eval mode meanwhile."""
+    import torch
+
+    threads, training = torch.get_num_threads(), ranker.training
+    on_cpu = torch.device(device).type == "cpu"
+    ranker.to(device).eval()
+    # One intra-op thread per worker, also when there is one worker: a micro-batch's bits must not depend on workers.
+    start = torch.set_num_threads if on_cpu else (lambda _: None)
+    pool = ThreadPoolExecutor(workers or (threads if on_cpu else 1), "encode", initializer=start, initargs=(1,))
+
+    def run(tokens: TokenRows, rows: np.ndarray, tokens_per_batch: int, bar: Progress) -> np.ndarray:
+        batches = micro_batches(np.asarray(tokens.lengths[rows]), tokens_per_batch)
+        futures = [pool.submit(_represent, ranker, side, device, tokens, rows[batch]) for batch in batches]
+        values: np.ndarray | None = None
+        for batch, future in zip(batches, futures):
+            made = future.result()
+            values = np.empty((len(rows), made.shape[1]), np.float32) if values is None else values
+            values[batch] = made
+            bar.advance(len(batch))
+            signals.check()
+        assert values is not None
+        return values
+
+    try:
+        yield run
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+        ranker.train(training)
+
+
+def _represent(ranker: Ranker, side: Side, device: str, tokens: TokenRows, rows: np.ndarray) -> np.ndarray:
+    """float32 [rows, dim]; when memory runs out, in two halves."""
+    import torch
+
+    try:
+        with torch.inference_mode():  # per thread, hence here
+            values = ranker.represent(tokens.take(rows).to(device), side).values
+            if values.shape[1] != 1:
+                raise UsageError("this ranker has several vectors a text", fix="vectors are for single-vector rankers")
+            return values[:, 0].float().cpu().numpy()
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
+            raise
+        if len(rows) == 1:
+            length = int(tokens.lengths[rows[0]])
+            raise ResourceError(
+                f"no memory to encode row {rows[0]} of {length} tokens", fix="lower the length limit of the model"
+            ) from error
+    middle = len(rows) // 2
+    return np.concatenate([_represent(ranker, side, device, tokens, half) for half in np.split(rows, [middle])])

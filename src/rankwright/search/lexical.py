@@ -1,0 +1,202 @@
+"""BM25 through bm25s: words to stems, a published index, hits in trec_eval's order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import signals, storage
+from ..errors import ArtefactError, DataError, RecipeError
+from ..progress import Progress, progress
+from .index import DocIds, Hits, Index, best
+
+if TYPE_CHECKING:
+    from bm25s import BM25 as Scorer
+
+# what PyStemmer stems, and the languages for which bm25s has stop words (its English list is Lucene's 33)
+_STEMMED = (
+    "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french", "german", "greek",
+    "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian", "nepali", "norwegian", "porter",
+    "portuguese", "romanian", "russian", "serbian", "spanish", "swedish", "tamil", "turkish", "yiddish",
+)  # fmt: skip
+_STOP_WORDS = {
+    "danish": "DANISH", "dutch": "DUTCH", "english": "EN", "french": "FRENCH", "german": "GERMAN",
+    "italian": "ITALIAN", "norwegian": "NORWEGIAN", "portuguese": "PORTUGUESE", "russian": "RUSSIAN",
+    "spanish": "SPANISH", "swedish": "SWEDISH", "turkish": "TURKISH",
+}  # fmt: skip
+_ASCII_WORD, _WORD = re.compile(r"[a-z0-9]+"), re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True)
+class BM25:
+    """Lexical ranking by Robertson's BM25 with Lucene's idf (Kamphuis et al. 2020).
+
+    Text is lowercased and split into words (``[a-z0-9]+`` in English, letters and digits of any script elsewhere);
+    stop words go, the rest is stemmed.
+
+    Args:
+        k1: how soon a word's repetitions stop counting.
+        b: how much long documents are discounted, 0 to 1.
+        language: of the stemmer and the stop words.
+        stem: reduce words to Snowball stems.
+        stop_words: true for the language's list (Lucene's 33 in English), false for none, or a list of your own.
+
+    Raises:
+        RecipeError: a number out of range, or a language without stemmer or stop words.
+    """
+
+    k1: float = 0.9
+    b: float = 0.4
+    language: str = "english"
+    stem: bool = True
+    stop_words: bool | tuple[str, ...] = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.k1 < float("inf"):
+            raise RecipeError(f"k1 must be 0 or more, got {self.k1}", fix="0.9 and 1.2 are usual")
+        if not 0 <= self.b <= 1:
+            raise RecipeError(f"b must lie between 0 and 1, got {self.b}", fix="0.4 and 0.75 are usual")
+        if self.stem and self.language not in _STEMMED:
+            raise RecipeError(
+                f"there is no stemmer for language {self.language!r}",
+                fix=f"set stem: false, or use one of {', '.join(_STEMMED)}",
+            )
+        if self.stop_words is True and self.language not in _STOP_WORDS:
+            raise RecipeError(
+                f"there is no list of stop words for language {self.language!r}",
+                fix=f"give stop_words: [...] or false, or use one of {', '.join(_STOP_WORDS)}",
+            )
+        if not isinstance(self.stop_words, bool):
+            object.__setattr__(self, "stop_words", tuple(self.stop_words))
+
+    def build(self, folder: Path, ids: Sequence[str], texts: Iterable[str], *, key: str) -> LexicalIndex:
+        """Index `texts` (one per id) in `folder`; reuses what is there of the same settings and key.
+
+        Args:
+            key: content hash of ids and texts.
+
+        Raises:
+            DataError: no document holds a word, an id occurs twice, or there are not as many texts as ids.
+        """
+        import bm25s
+
+        settings = json.dumps(asdict(self), sort_keys=True)
+        key = hashlib.sha256(f"bm25\x1f{settings}\x1f{key}".encode()).hexdigest()
+        if storage.is_current(folder, "bm25", key):
+            return LexicalIndex.open(folder)
+        doc_ids, words = DocIds.of(ids), self._splitter()
+        vocabulary: dict[str, int] = {}
+        rows: list[list[int]] = []
+        with progress("index", len(doc_ids), "docs") as bar:
+            for text in texts:
+                rows.append([vocabulary.setdefault(word, len(vocabulary)) for word in words(text)])
+                bar.advance()
+                if len(rows) % 1024 == 0:
+                    signals.check()
+        if len(rows) != len(doc_ids):
+            raise DataError(f"{len(doc_ids)} ids but {len(rows)} texts", where=folder)
+        if not vocabulary:
+            raise DataError(
+                "no document holds a word that can be indexed", where=folder, fix="check the corpus and the language"
+            )
+        scorer = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
+        scorer.index((rows, vocabulary), create_empty_token=False, show_progress=False)
+        with storage.publish(folder, "bm25", key=key, meta={"spec": asdict(self)}) as draft:
+            doc_ids.write(draft)
+            scorer.save(draft.path, show_progress=False)
+        return LexicalIndex.open(folder)
+
+    def _splitter(self) -> Callable[[str], list[str]]:
+        """A function from text to index terms; each distinct word is stemmed once."""
+        from bm25s import stopwords
+
+        stop = self.stop_words
+        if isinstance(stop, bool):
+            stop = getattr(stopwords, f"STOPWORDS_{_STOP_WORDS[self.language]}") if stop else ()
+        stem = _stemmer(self.language) if self.stem else str
+        terms: dict[str, str | None] = {word.lower(): None for word in stop}
+        pattern = _ASCII_WORD if self.language in ("english", "porter") else _WORD
+
+        def split(text: str) -> list[str]:
+            found = []
+            for word in pattern.findall(text.lower()):
+                if word not in terms:
+                    terms[word] = stem(word)
+                if term := terms[word]:
+                    found.append(term)
+            return found
+
+        return split
+
+
+class LexicalIndex(Index[Sequence[str]]):
+    """A BM25 index; documents that share no word with a query are no hits."""
+
+    def __init__(self, spec: BM25, ids: DocIds, scorer: Scorer, fingerprint: str) -> None:
+        self.spec, self.ids, self._scorer, self._fingerprint = spec, ids, scorer, fingerprint
+        self._words = spec._splitter()
+
+    @classmethod
+    def open(cls, folder: Path) -> LexicalIndex:
+        """Map the index that `BM25.build` wrote.
+
+        Raises:
+            ArtefactError: missing, damaged or of another kind.
+        """
+        import bm25s
+
+        manifest = storage.verify(folder, "bm25")
+        try:
+            scorer = bm25s.BM25.load(manifest.folder, mmap=True, allow_pickle=False, show_progress=False)
+            spec, ids = BM25(**manifest.meta["spec"]), DocIds.open(manifest.folder)
+        except (ValueError, TypeError, KeyError, OSError) as error:
+            raise ArtefactError(f"not a BM25 index ({error})", where=folder, fix="index again") from error
+        if scorer.scores["num_docs"] != len(ids):
+            raise ArtefactError(f"{len(ids)} ids, {scorer.scores['num_docs']} documents", where=folder)
+        return cls(spec, ids, scorer, manifest.key)
+
+    @property
+    def fingerprint(self) -> str:
+        return f"bm25 {self._fingerprint}"
+
+    def check(self, queries: Sequence[str], query_ids: Sequence[str]) -> None:
+        """Any text can be asked; one without a known word finds nothing."""
+
+    def hits(self, queries: Sequence[str], *, k: int, bar: Progress) -> Hits:
+        parts = []
+        for query in queries:
+            signals.check()
+            scores = self._scores(query)
+            rows = np.flatnonzero(scores > 0)
+            kept = best(rows, scores[rows], self.ids.ranks, k)
+            parts.append(Hits(np.array([len(kept)]), rows[kept], scores[rows[kept]]))
+            bar.advance(len(self.ids))
+        return Hits.concatenate(parts)
+
+    def scores(self, queries: Sequence[str], *, query_rows: np.ndarray, doc_rows: np.ndarray) -> np.ndarray:
+        made = np.empty(len(doc_rows), np.float64)
+        order = np.argsort(query_rows, kind="stable")
+        wanted, starts = np.unique(query_rows[order], return_index=True)
+        for row, pairs in zip(wanted, np.split(order, starts[1:])):
+            made[pairs] = self._scores(queries[int(row)])[doc_rows[pairs]]
+        return made
+
+    def _scores(self, query: str) -> np.ndarray:
+        """float64 [docs]; a word that the query repeats counts each time."""
+        terms = self._scorer.get_tokens_ids(self._words(query))
+        if not terms:
+            return np.zeros(len(self.ids))
+        return self._scorer.get_scores_from_ids(terms).astype(np.float64)
+
+
+def _stemmer(language: str) -> Callable[[str], str]:
+    from Stemmer import Stemmer
+
+    return Stemmer(language, 0).stemWord  # 0: the caller remembers stems

@@ -1,0 +1,25 @@
+"""Training: objective, step, loop. Torch is imported when a training class is first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .objective import Objective, Pools, Term
+from .settings import Train
+
+if TYPE_CHECKING:
+    from .check import check_gradients
+    from .loop import Validator, train_stage
+    from .step import Memory, Step
+
+__all__ = ["Memory", "Objective", "Pools", "Step", "Term", "Train", "Validator", "check_gradients", "train_stage"]
+
+_LAZY = {"Memory": "step", "Step": "step", "Validator": "loop", "check_gradients": "check", "train_stage": "loop"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'rankwright.training' has no attribute '{name}'")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

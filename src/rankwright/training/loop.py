@@ -1,0 +1,294 @@
+"""One training stage: steps, schedule, validation, logging, checkpoints, signals; resumes bit for bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+
+from .. import signals, storage
+from ..errors import NonFiniteError
+from ..progress import progress, say
+from ..types import Batch
+from . import checkpoint, distributed, optim, trackers
+from .checkpoint import State
+from .objective import Objective
+from .settings import Train
+from .step import Memory, Step, StepRanker, StepResult
+
+LOG, INCIDENTS, VALIDATION = "log.jsonl", "incidents.jsonl", "validation.jsonl"
+
+
+class Batches(Protocol):
+    """What the loop needs of a loader: batch k as a pure function of k (`rankwright.data.Loader` has it)."""
+
+    def steps_per_epoch(self, epoch: int) -> int: ...
+
+    def iterate(self, start: int, stop: int) -> Iterator[Batch]: ...
+
+
+@dataclass(frozen=True)
+class Validator:
+    """Measures the model now and then.
+
+    Args:
+        measure: returns named values; called with the model in evaluation mode.
+        headline: the name that decides which step is best; higher is better.
+        every: optimizer steps between validations; the last step is validated too.
+        patience: stop after this many validations without a new best; None: never.
+    """
+
+    measure: Callable[[], Mapping[str, float]]
+    headline: str
+    every: int
+    patience: int | None = None
+
+
+def train_stage(
+    ranker: torch.nn.Module,
+    batches: Batches,
+    objective: Objective,
+    *,
+    settings: Train,
+    folder: Path,
+    identity: Mapping[str, str],
+    seed: int = 0,
+    device: str = "cpu",
+    validator: Validator | None = None,
+    allow_drift: bool = False,
+) -> State:
+    """Train `ranker` in place and return the final state; run again after any interruption, it goes on.
+
+    Args:
+        folder: receives log.jsonl, validation.jsonl, incidents.jsonl and checkpoints/.
+        identity: named hashes of everything the result depends on; a checkpoint of another identity is refused.
+
+    Raises:
+        Stopped: a signal came; a checkpoint of the last step was written.
+        DriftError: the checkpoints belong to another identity.
+        NonFiniteError: three steps in a row, or 1 % of them, had a loss or gradient that is not finite.
+    """
+    loop = _Loop(ranker, objective, settings, folder, dict(identity), seed, device, validator, allow_drift)
+    loop.run(batches)
+    return loop.state
+
+
+class _Loop:
+    """The state of one stage; `run` is the story, the other methods its sentences."""
+
+    def __init__(
+        self,
+        ranker: torch.nn.Module,
+        objective: Objective,
+        settings: Train,
+        folder: Path,
+        identity: dict[str, str],
+        seed: int,
+        device: str,
+        validator: Validator | None,
+        allow_drift: bool,
+    ) -> None:
+        self.ranker, self.settings, self.folder, self.validator = ranker, settings, folder, validator
+        self.identity, self.allow_drift, self.device = identity, allow_drift, device
+        self.checkpoints = folder / "checkpoints"
+        self.optimizer = optim.adamw(
+            ranker, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps,
+            fused=device.startswith("cuda"),
+        )  # fmt: skip
+        memory = Memory(tokens=settings.micro_batch_tokens, graph_tokens=settings.graph_tokens)
+        self.step = Step(
+            cast("StepRanker", ranker),
+            objective,
+            memory=memory,
+            seed=seed,
+            autocast=_autocast(settings.precision, device),
+            device=device,
+        )
+        scale = 65536.0 if settings.precision == "fp16" else None
+        self.state = State(tokens=memory.tokens, graph_tokens=memory.graph_tokens, scale=scale)
+        self.in_a_row = 0
+
+    def run(self, batches: Batches) -> None:
+        settings = self.settings
+        total = settings.total_steps(batches.steps_per_epoch)
+        self._resume()
+        tracking = trackers.start(settings.track, self.folder) if distributed.rank() == 0 else []
+        self.ranker.train()
+        supply = batches.iterate(self.state.step * settings.accumulate, total * settings.accumulate)
+        with progress("train", total, "steps") as bar:
+            bar.skip(self.state.step)
+            while self.state.step < total and not self._patience_is_over():
+                record = self._one_step(supply, total)
+                self._log(record, tracking)
+                bar.advance(note=f"loss {record['loss']:.4f}")
+                last = self.state.step == total
+                if self.validator and (last or self.state.step % self.validator.every == 0):
+                    self._validate(self.validator, tracking)
+                stopping = distributed.any_rank(signals.requested())
+                if last or stopping or self.state.step % settings.save_every == 0:
+                    self._save()
+                if stopping and not last:
+                    signals.check()
+        if self._patience_is_over():
+            say(f"no better validation for {self.state.stale} times: stopped early at step {self.state.step}")
+            self._save()
+        for tracker in tracking:
+            tracker.close()
+        if self.validator and self.state.best is not None and self.state.best_step != self.state.step:
+            say(f"best validation was at step {self.state.best_step}: these weights are kept")
+            checkpoint.load(self.folder / "best", model=self.ranker)
+        self.ranker.eval()
+
+    # --- one step ---------------------------------------------------------------------------------
+
+    def _one_step(self, supply: Iterator[Batch], total: int) -> dict[str, float]:
+        settings, state, began = self.settings, self.state, time.perf_counter()
+        rate = optim.learning_rate(
+            state.step, peak=settings.learning_rate, total=total,
+            warmup=settings.warmup_steps(total), schedule=settings.schedule,
+        )  # fmt: skip
+        optim.set_learning_rate(self.optimizer, rate)
+        self.optimizer.zero_grad(set_to_none=True)
+        scale = state.scale or 1.0
+        results = []
+        for micro in range(settings.accumulate):
+            batch = next(supply)
+            number = state.step * settings.accumulate + micro
+            results.append(self.step(batch, step=number, weight=scale / settings.accumulate))
+        distributed.sum_gradients(self.ranker.parameters())
+        if scale != 1.0:
+            for parameter in self.ranker.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+        loss = sum(r.loss for r in results) / len(results)
+        norm = optim.clip(self.ranker, settings.max_grad_norm)
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if finite:
+            self.optimizer.step()
+        self.state = replace(
+            state, step=state.step + 1, tokens=self.step.memory.tokens, graph_tokens=self.step.memory.graph_tokens
+        )
+        self._scaled(finite) if state.scale else self._gate(finite, loss, norm, total)
+        return _record(self.state.step, loss, norm, rate, results, time.perf_counter() - began)
+
+    def _gate(self, finite: bool, loss: float, norm: float, total: int) -> None:
+        """A step that is not finite touches neither weights nor moments; too many end the run."""
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+        if finite:
+            return
+        self.state = replace(self.state, skipped=self.state.skipped + 1)
+        incident = {"step": self.state.step, "loss": str(loss), "grad_norm": str(norm), "action": "update skipped"}
+        if distributed.rank() == 0:
+            storage.append_line(self.folder / INCIDENTS, incident)
+        say(f"step {self.state.step}: loss {loss}, gradient norm {norm}: update skipped")
+        if self.in_a_row >= 3 or self.state.skipped > max(3, total // 100):
+            raise NonFiniteError(
+                f"{self.in_a_row} steps in a row ({self.state.skipped} in all) had no finite loss and gradient",
+                where=self.folder / INCIDENTS,
+                fix="lower the learning rate, raise the temperature, or train in float32",
+            )
+
+    def _scaled(self, finite: bool) -> None:
+        """fp16: an overflow halves the scale, 2,000 good steps double it."""
+        assert self.state.scale is not None
+        good = self.state.scale_good + 1 if finite else 0
+        scale = self.state.scale * (2.0 if good == 2000 else 1.0 if finite else 0.5)
+        if scale < 1:
+            raise NonFiniteError("fp16 overflows at any loss scale", fix="use precision: bf16 or float32")
+        self.state = replace(self.state, scale=scale, scale_good=good % 2000)
+
+    # --- validation and records -------------------------------------------------------------------
+
+    def _patience_is_over(self) -> bool:
+        patience = self.validator.patience if self.validator else None
+        return patience is not None and self.state.stale >= patience
+
+    def _validate(self, validator: Validator, tracking: list[trackers.Tracker]) -> None:
+        self.ranker.eval()
+        values = dict(validator.measure())
+        self.ranker.train()
+        value = values[validator.headline]
+        if self.state.best is None or value > self.state.best:
+            self.state = replace(self.state, best=value, best_step=self.state.step, stale=0)
+            self._save(best=True)
+        else:
+            self.state = replace(self.state, stale=self.state.stale + 1)
+        if distributed.rank() == 0:
+            storage.append_line(self.folder / VALIDATION, {"step": self.state.step, **values})
+            for tracker in tracking:
+                tracker.log(self.state.step, {f"validation/{k}": v for k, v in values.items()})
+        say(f"step {self.state.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+
+    def _log(self, record: dict[str, float], tracking: list[trackers.Tracker]) -> None:
+        if distributed.rank() == 0:
+            storage.append_line(self.folder / LOG, record)
+            for tracker in tracking:
+                tracker.log(int(record["step"]), {f"train/{k}": v for k, v in record.items() if k != "step"})
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def _save(self, *, best: bool = False) -> None:
+        if distributed.rank() == 0:
+            checkpoint.save(
+                self.folder / "best" if best else self.checkpoints,
+                model=self.ranker,
+                optimizer=self.optimizer,
+                state=self.state,
+                identity=self.identity,
+                keep=self.settings.keep_checkpoints,
+                best=best,
+            )
+
+    def _resume(self) -> None:
+        found = checkpoint.newest(self.checkpoints, identity=self.identity, allow_drift=self.allow_drift)
+        if found is None:
+            return self._cut_logs()
+        path, self.state = found
+        checkpoint.load(path, model=self.ranker, optimizer=self.optimizer)
+        self.step.memory = Memory(tokens=self.state.tokens, graph_tokens=self.state.graph_tokens)
+        self._cut_logs()
+        say(f"resumed after step {self.state.step} from {path}")
+
+    def _cut_logs(self) -> None:
+        """Drop what was logged after the checkpoint: those steps are done again."""
+        if distributed.rank():
+            return
+        for name in (LOG, VALIDATION, INCIDENTS):
+            path = self.folder / name
+            records = storage.read_lines(path)
+            kept = [r for r in records if r["step"] <= self.state.step]
+            if path.exists():
+                storage.write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+
+
+def _record(
+    step: int, loss: float, norm: float, rate: float, results: list[StepResult], seconds: float
+) -> dict[str, float]:
+    counts = {
+        field.name: sum(getattr(r, field.name) for r in results)
+        for field in dataclasses.fields(StepResult)
+        if field.name != "loss"
+    }
+    return {
+        "step": step,
+        "loss": loss,
+        "grad_norm": norm,
+        "learning_rate": rate,
+        **counts,
+        "seconds": round(seconds, 4),
+    }
+
+
+def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager]:
+    if precision == "float32":
+        return nullcontext
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return lambda: torch.autocast(device.split(":")[0], dtype=dtype)

@@ -1,0 +1,287 @@
+"""One optimizer step's gradient, for any ranker and any objective, in memory that the batch does not set.
+
+The texts of a batch are cut into micro-batches by length. Each is represented without a graph (as many as the graph
+budget allows keep theirs), the objective is differentiated with respect to the representations, and the graph-less
+are represented again, under the same dropout, to carry those gradients on (gradient caching, Gao et al. 2021,
+arXiv:2101.06983). Loss and gradient are those of the whole batch; the budgets change memory and time alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast
+
+import torch
+from jaxtyping import Float, Int
+
+from ..errors import ResourceError
+from ..randomness import key
+from ..types import Batch, Reps, Side, Tensor, Texts
+from . import distributed
+from .objective import Objective, Pools
+
+_Result = TypeVar("_Result")
+
+
+class StepRanker(Protocol):
+    """What the step needs of a ranker (`rankwright.models.Ranker` has it)."""
+
+    def represent(self, texts: Texts, side: Side) -> Reps: ...
+    def compare(self, queries: Reps, docs: Reps) -> Float[Tensor, "q m"]: ...
+    def parameters(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Budgets that bound memory and change neither loss nor gradient.
+
+    Args:
+        tokens: padded tokens of one micro-batch.
+        graph_tokens: padded tokens whose graphs are kept rather than computed twice.
+        rows: queries compared with all documents at a time; None: as many as make 4M scores.
+    """
+
+    tokens: int = 4096
+    graph_tokens: int = 16384
+    rows: int | None = None
+
+    def halved(self) -> Memory:
+        return Memory(tokens=self.tokens // 2, graph_tokens=0, rows=self.rows)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did: the objective's value, and counts over all processes."""
+
+    loss: float
+    queries: int
+    texts: int
+    tokens: int
+    masked: int
+
+
+@dataclass(frozen=True)
+class _Micro:
+    side: Side
+    rows: Int[Tensor, " rows"]
+    cost: int
+
+
+def micro_batches(texts: Texts, side: Side, *, budget: int) -> list[_Micro]:
+    """Rows sorted by length, cut where the padded size would pass the budget; at least one row each."""
+    lengths = texts.lengths.tolist()
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    cuts: list[_Micro] = []
+    begin = 0
+    for i in range(1, len(order) + 1):
+        longest = lengths[order[begin]]
+        if i == len(order) or (i - begin + 1) * longest > budget:
+            cuts.append(_Micro(side, torch.tensor(order[begin:i]), longest * (i - begin)))
+            begin = i
+    return cuts
+
+
+def dropout_keys(ids: tuple[str, ...], side: Side, *, seed: int, step: int) -> Int[Tensor, " rows"]:
+    """One key a text, from (seed, step, side, id): the mask is the text's, whatever carries it."""
+    return torch.tensor([key(seed, "dropout", step, side, name) for name in ids], dtype=torch.int64)
+
+
+class Step:
+    """Computes gradients for one batch; holds the budgets, which shrink when memory runs out.
+
+    Args:
+        autocast: context factory for `represent` (bf16/fp16 on CUDA); scores and losses stay in float32.
+        scale: multiplies the objective once, before anything is differentiated (fp16 loss scaling).
+    """
+
+    def __init__(
+        self,
+        ranker: StepRanker,
+        objective: Objective,
+        *,
+        memory: Memory | None = None,
+        seed: int = 0,
+        autocast: Callable[[], Any] = nullcontext,
+        device: str = "cpu",
+    ) -> None:
+        self.ranker, self.objective, self.memory = ranker, objective, memory or Memory()
+        self.seed, self.autocast, self.device = seed, autocast, device
+
+    def __call__(self, batch: Batch, *, step: int, weight: float = 1.0) -> StepResult:
+        """Add ``weight * gradient`` of the objective to every parameter's ``.grad`` (summed over processes by the
+        caller, once per optimizer step: `distributed.sum_gradients`).
+
+        Raises:
+            ResourceError: out of memory with a single text in a micro-batch.
+        """
+        before = [None if p.grad is None else p.grad.clone() for p in self.ranker.parameters()]
+        while True:
+            try:
+                return self._attempt(batch, step, weight)
+            except _OutOfMemory:
+                pass  # leave the handler first: its traceback keeps the failed attempt's tensors alive
+            for parameter, grad in zip(self.ranker.parameters(), before):  # partial gradients must not survive
+                parameter.grad = None if grad is None else grad.clone()
+            if self.memory.tokens < 16:
+                raise ResourceError("out of memory with one text in a micro-batch", fix="shorten the texts")
+            self.memory = self.memory.halved()
+
+    # --- the four phases --------------------------------------------------------------------------
+
+    def _attempt(self, batch: Batch, step: int, weight: float) -> StepResult:
+        sides: dict[Side, Texts] = {
+            "query": batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=self.seed, step=step)),
+            "doc": batch.docs.with_keys(self._doc_keys(batch, step)),
+        }
+        sides = {side: texts.to(self.device) for side, texts in sides.items()}
+        cuts = [m for side, texts in sides.items() for m in micro_batches(texts, side, budget=self.memory.tokens)]
+        cuts.sort(key=lambda m: -m.cost)
+        kept = self._kept(cuts)
+        leaves, graphs = _together(lambda: self._represent_all(sides, cuts, kept))
+        loss, masked = self._differentiate(batch, leaves, weight)
+        _together(lambda: self._carry_on(sides, cuts, graphs, leaves))
+        tokens = sum(len(texts.values) for texts in sides.values())
+        counts = [len(batch.queries), len(batch.queries) + len(batch.docs), tokens, masked]
+        return StepResult(loss, *distributed.total(torch.tensor(counts, device=self.device)).tolist())
+
+    def _represent_all(
+        self, sides: dict[Side, Texts], cuts: list[_Micro], kept: set[int]
+    ) -> tuple[dict[Side, Reps], dict[int, Float[Tensor, "r t d"]]]:
+        """Leaf representations of every text, and the graphs that were kept."""
+        graphs: dict[int, Float[Tensor, "r t d"]] = {}
+        parts: dict[Side, list[tuple[_Micro, Reps]]] = {"query": [], "doc": []}
+        for i in sorted(range(len(cuts)), key=lambda i: i in kept):  # graph-less first: peak memory stays flat
+            with nullcontext() if i in kept else torch.no_grad():
+                reps = self._represent(sides, cuts[i])
+            if i in kept:
+                graphs[i] = reps.values
+            parts[cuts[i].side].append((cuts[i], Reps(reps.values.detach(), reps.mask)))
+        return {side: _assemble(parts[side], len(sides[side])) for side in parts}, graphs
+
+    def _carry_on(
+        self,
+        sides: dict[Side, Texts],
+        cuts: list[_Micro],
+        graphs: dict[int, Float[Tensor, "r t d"]],
+        leaves: dict[Side, Reps],
+    ) -> None:
+        """Backpropagate the representations' gradients into the parameters, micro-batch by micro-batch."""
+        for i in sorted(range(len(cuts)), key=lambda i: i not in graphs):  # kept graphs first: it frees them
+            values = graphs.pop(i) if i in graphs else self._represent(sides, cuts[i]).values
+            grad = leaves[cuts[i].side].values.grad
+            assert grad is not None
+            if values.requires_grad:
+                values.backward(grad[cuts[i].rows.to(grad.device), : values.shape[1]].to(values.dtype))
+
+    def _doc_keys(self, batch: Batch, step: int) -> Int[Tensor, " rows"]:
+        offset = 0
+        if distributed.world() > 1:
+            counts = [int(c) for c in distributed.gather_objects(len(batch.docs))]
+            offset = sum(counts[: distributed.rank()])
+        own = batch.doc_ids[offset : offset + len(batch.docs)]
+        return dropout_keys(own, "doc", seed=self.seed, step=step)
+
+    def _kept(self, cuts: list[_Micro]) -> set[int]:
+        """The micro-batches that keep their graphs: the most expensive first, as many as the budget holds."""
+        kept, budget = set(), self.memory.graph_tokens
+        for i, micro in enumerate(cuts):
+            if micro.cost <= budget:
+                kept.add(i)
+                budget -= micro.cost
+        return kept
+
+    def _represent(self, sides: dict[Side, Texts], micro: _Micro) -> Reps:
+        with self.autocast():
+            return self.ranker.represent(sides[micro.side].take(micro.rows), micro.side)
+
+    def _differentiate(self, batch: Batch, leaves: dict[Side, Reps], weight: float) -> tuple[float, int]:
+        """Objective and its gradient with respect to this process's representations, in float32 or float64."""
+        queries, own = leaves["query"], leaves["doc"]
+        docs, counts = _gather_docs(own)
+        lists, absent = _columns(batch, counts)
+        known = (batch.known_queries, batch.known_docs, batch.known_targets)
+        device = queries.values.device
+        pools = Pools.build(
+            len(docs.values), lists=lists.to(device), targets=batch.targets.to(device), mask=batch.mask.to(device),
+            known=(known[0].to(device), known[1].to(device), known[2].to(device)), absent=absent.to(device),
+        )  # fmt: skip
+        defined = torch.tensor(self.objective.defined(pools), device=device)
+        denominators = distributed.total(defined).tolist()
+        total = torch.zeros((), dtype=queries.values.dtype, device=device)
+        n = len(queries.values)
+        rows = self.memory.rows or max(1, (4 << 20) // max(1, len(docs.values)))
+        rows = rows if self.objective.per_query else max(n, 1)
+        for begin in range(0, n, rows):
+            chunk = slice(begin, min(begin + rows, n))
+            scores = self.ranker.compare(Reps(queries.values[chunk], queries.mask[chunk]), docs)
+            share = self.objective(scores, pools, rows=chunk, denominators=denominators)
+            (share * weight).backward()
+            total += share.detach()
+        if docs is not own:
+            grad = torch.zeros_like(docs.values) if docs.values.grad is None else docs.values.grad
+            own.values.grad = distributed.own_rows_of_sum(grad, counts)[:, : own.values.shape[1]].contiguous()
+        for leaf in (queries, own):
+            if leaf.values.grad is None:
+                leaf.values.grad = torch.zeros_like(leaf.values)
+        return float(distributed.total(total)), pools.masked
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+class _OutOfMemory(Exception):
+    """Memory ran out on some process; all of them clear their gradients and try again with smaller micro-batches."""
+
+
+def _together(work: Callable[[], _Result]) -> _Result:
+    """Do the work; when memory runs out on any process, raise `_OutOfMemory` on all of them."""
+    result, failed = None, False
+    try:
+        result = work()
+    except (MemoryError, RuntimeError) as error:
+        failed = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error).lower()
+        if not failed:
+            raise
+    if distributed.any_rank(failed):
+        raise _OutOfMemory
+    return cast("_Result", result)
+
+
+def _assemble(parts: list[tuple[_Micro, Reps]], rows: int) -> Reps:
+    """Micro-batches' representations as one leaf tensor in the batch's own order, at least float32."""
+    if not parts:
+        return Reps(torch.zeros(0, 1, 1, requires_grad=True), torch.zeros(0, 1, dtype=torch.bool))
+    first = parts[0][1].values
+    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
+    t = max(reps.values.shape[1] for _, reps in parts)
+    values = torch.zeros(rows, t, first.shape[2], dtype=wide, device=first.device)
+    mask = torch.zeros(rows, t, dtype=torch.bool, device=first.device)
+    for micro, reps in parts:
+        at = micro.rows.to(first.device)
+        values[at, : reps.values.shape[1]] = reps.values.to(wide)
+        mask[at, : reps.mask.shape[1]] = reps.mask
+    return Reps(values.requires_grad_(), mask)
+
+
+def _gather_docs(own: Reps) -> tuple[Reps, list[int]]:
+    """Every process's documents, in rank order, as a leaf; the own ones unchanged when there is one process."""
+    if distributed.world() == 1:
+        return own, [len(own.values)]
+    t = max(int(x) for x in distributed.gather_objects(own.values.shape[1]))
+    padded = torch.nn.functional.pad(own.values.detach(), (0, 0, 0, t - own.values.shape[1]))
+    mask = torch.nn.functional.pad(own.mask, (0, t - own.mask.shape[1]))
+    values = distributed.gather_rows(padded)
+    masks = distributed.gather_rows(mask.to(torch.uint8))
+    docs = Reps(torch.cat(values).requires_grad_(), torch.cat(masks).bool())
+    return docs, [len(v) for v in values]
+
+
+def _columns(batch: Batch, counts: list[int]) -> tuple[Int[Tensor, "q n"], Int[Tensor, " absent"]]:
+    """Lists as columns of the gathered documents, and the columns that repeat a document of an earlier rank."""
+    first: dict[str, int] = {}
+    canonical = torch.tensor([first.setdefault(name, i) for i, name in enumerate(batch.doc_ids)], dtype=torch.int64)
+    absent = (canonical != torch.arange(len(canonical))).nonzero().squeeze(-1)
+    lists = canonical[batch.lists + sum(counts[: distributed.rank()])] if len(canonical) else batch.lists
+    return lists, absent

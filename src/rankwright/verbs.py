@@ -1,0 +1,317 @@
+"""What each verb does; every one ends by saying where its result is and what to run next."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import api, assemble, recipe, storage
+from .console import out, out_json, table
+from .data import Dataset, Reading, dataset_of, read_qrels, read_run, write_qrels, write_run
+from .errors import ArtefactError, UsageError
+from .plan import Recipe
+from .progress import quiet
+
+# --- whole recipes -------------------------------------------------------------------------------
+
+
+def run(given: Namespace) -> None:
+    plan = _plan(given)
+    if given.dry_run:
+        return _dry_run(plan, given)
+    if given.json:
+        quiet()
+    result = api.run(plan, folder=given.folder, lenient=given.lenient, allow_drift=given.allow_drift)
+    _finished(result, given)
+
+
+def quickstart(given: Namespace) -> None:
+    """The bundled recipe; a pretrained model and a test collection come with the package."""
+    if given.json:
+        quiet()
+    plan = api.load_recipe("quickstart", [f"seed={given.seed}"])
+    _finished(api.run(plan, folder=given.folder), given)
+
+
+def train(given: Namespace) -> None:
+    from .pipeline import Pipeline
+
+    plan = _plan(given)
+    if given.dry_run:
+        return _dry_run(plan, given)
+    if given.json:
+        quiet()
+    pipeline = Pipeline(
+        plan,
+        folder=Path(given.folder) if given.folder else None,
+        reading=Reading(lenient=given.lenient),
+        allow_drift=given.allow_drift,
+    )
+    model = pipeline.train()
+    if given.json:
+        return out_json({"model": str(model), "folder": str(pipeline.folder)})
+    out(f"model: {model}")
+    out(f"next:  rankwright encode {model} DATA --out vectors")
+
+
+def _plan(given: Namespace) -> Recipe:
+    return api.load_recipe(given.recipe, given.overrides)
+
+
+def _finished(result: api.Result, given: Namespace) -> None:
+    from .reporting import summary
+
+    if given.json:
+        return out_json(
+            {
+                "folder": str(result.folder),
+                "model": str(result.model),
+                "report": str(result.report),
+                "means": result.means(),
+                "steps": [vars(step) for step in result.steps],
+            }
+        )
+    out(summary(result))
+
+
+def _dry_run(plan: Recipe, given: Namespace) -> None:
+    """Check everything that can be checked before work starts, and print the resolved recipe."""
+    from .evaluation import parse
+    from .pipeline import run_folder
+
+    reading = Reading(lenient=given.lenient)
+    facts: list[dict[str, Any]] = []
+    for number, stage in enumerate(plan.stages, start=1):
+        dataset = Dataset.open(dataset_of(stage.data), reading=reading)
+        qrels = assemble.training_qrels(dataset, stage.data)
+        facts.append({"stage": number, "queries": len(qrels.queries), "judgements": len(qrels)})
+    for evaluation in plan.evaluate:
+        parse(evaluation.measures)
+        dataset = Dataset.open(evaluation.dataset, reading=reading)
+        qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)
+        facts.append({"test": evaluation.dataset, "queries": len(qrels.queries), "documents": len(dataset.corpus)})
+    folder = given.folder or run_folder(plan)
+    if given.json:
+        return out_json({"folder": str(folder), "facts": facts, "recipe": recipe.dump(plan)})
+    out(recipe.dump(plan))
+    for fact in facts:
+        out("# " + ", ".join(f"{key} {value}" for key, value in fact.items()))
+    out(f"# run folder: {folder}")
+    out(f"# nothing was done; next: rankwright run {given.recipe}")
+
+
+# --- search --------------------------------------------------------------------------------------
+
+
+def _open(given: Namespace) -> Dataset:
+    return Dataset.open(given.data, reading=Reading(lenient=given.lenient))
+
+
+def encode(given: Namespace) -> None:
+    from .models import load
+
+    dataset, device = _open(given), assemble.pick_device(given.device)
+    ranker = load(given.model, device=device)
+    vectors = assemble.encode_corpus(ranker, dataset, Path(given.out), device=device, dtype=given.dtype)
+    out(f"vectors: {given.out}  ({len(vectors):,} x {vectors.dim}, {given.dtype})")
+    out(f"next:    rankwright search {given.out} {given.data} --model {given.model} --out run.trec")
+
+
+def index(given: Namespace) -> None:
+    from .search import BM25
+
+    spec = BM25(k1=given.k1, b=given.b, language=given.language, stem=not given.no_stem)
+    made = assemble.bm25_index(_open(given), Path(given.out), spec)
+    out(f"index: {given.out}  ({len(made.ids):,} documents)")
+    out(f"next:  rankwright search {given.out} {given.data} --out run.trec")
+
+
+def search(given: Namespace) -> None:
+    from .models import load
+    from .search import LexicalIndex, Vectors
+
+    dataset = _open(given)
+    ids = list(dataset.qrels(given.split).queries if given.split else dataset.queries.ids)
+    kind = storage.read_manifest(given.index).kind
+    if kind == "vectors":
+        if given.model is None:
+            raise UsageError("vectors are searched with the model that made them", fix="add --model FOLDER")
+        device = assemble.pick_device(given.device)
+        vectors, ranker = Vectors.open(Path(given.index)), load(given.model, device=device)
+        found = assemble.dense_run(ranker, dataset, vectors, ids, depth=given.k, device=device)
+    elif kind == "bm25":
+        found = assemble.bm25_run(dataset, LexicalIndex.open(Path(given.index)), ids, depth=given.k)
+    else:
+        raise ArtefactError(f"holds '{kind}', which cannot be searched", where=given.index)
+    write_run(Path(given.out), found)
+    out(f"run:  {given.out}  ({len(found.queries):,} queries, {len(found):,} documents)")
+    out(f"next: rankwright evaluate {given.out} --qrels {dataset.folder / 'qrels'}/...")
+
+
+def mine(given: Namespace) -> None:
+    from .search import Mine, mine
+
+    spec = Mine(
+        ranks=tuple(given.ranks), per_query=given.per_query, margin=given.margin,
+        relative_margin=given.relative_margin, pick=given.pick, seed=given.seed,
+    )  # fmt: skip
+    dataset = _open(given)
+    known = dataset.qrels(given.split)
+    found, positives = _candidates(given, dataset, known, spec.needs_positive_scores)
+    negatives, report = mine(found, known, spec, positives=positives)
+    write_qrels(Path(given.out), negatives)
+    out(str(report))
+    out(f"negatives: {given.out}")
+    source = f"Judged: {{dataset: {given.data}, qrels: {given.out}, grade: 0}}"
+    out(f"next:      in a recipe, before the judgements: {source}")
+
+
+def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) -> tuple[Any, Any]:
+    from .models import load
+    from .search import BM25, Exact
+
+    if given.run:
+        return read_run(Path(given.run)), None
+    depth, ids, work = given.ranks[1] + 100, known.queries, Path(given.out + ".work")
+    if given.bm25:
+        index = assemble.bm25_index(dataset, work / "bm25", BM25())
+        texts = [dataset.queries[int(row)].text for row in assemble.rows_of(dataset.queries, ids, "query")]
+        return index.search(texts, ids, k=depth), index.score(texts, ids, pairs=known) if scores else None
+    device = assemble.pick_device(given.device)
+    ranker = load(given.model, device=device)
+    vectors = assemble.encode_corpus(ranker, dataset, work / "vectors", device=device)
+    found = assemble.dense_run(ranker, dataset, vectors, ids, depth=depth, device=device, folder=work / "ranking")
+    if not scores:
+        return found, None
+    queries = assemble.encode_queries(ranker, dataset, ids, device=device)
+    return found, Exact(vectors, device).score(queries, ids, pairs=known)
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def evaluate(given: Namespace) -> None:
+    from .reporting import comparison_table, evaluate_runs, metrics_json
+
+    reading = Reading(lenient=given.lenient)
+    qrels = read_qrels(Path(given.qrels), reading)
+    names = _names(given.runs)
+    runs = {name: read_run(Path(path), reading) for name, path in zip(names, given.runs)}
+    scores, comparison = evaluate_runs(runs, qrels, given.measures)
+    result = metrics_json(scores, comparison, per_query=bool(given.out))
+    if given.out:
+        storage.write_json(given.out, result)
+    if given.json:
+        return out_json(metrics_json(scores, comparison, per_query=False))
+    out(comparison_table(scores, comparison))
+    if given.out:
+        out(f"\nper query: {given.out}")
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Short names of runs: the file's, or the whole path where two files are called the same."""
+    short = [Path(path).name.split(".")[0] for path in paths]
+    return [name if short.count(name) == 1 else path for name, path in zip(short, paths)]
+
+
+def report(given: Namespace) -> None:
+    from .pipeline import Pipeline
+    from .reporting import conclude
+
+    folder = Path(given.folder)
+    plan = api.load_recipe(folder / "recipe.yaml")
+    path, _ = conclude(Pipeline(plan, folder=folder).run())
+    out(f"report: {path}")
+
+
+def export(given: Namespace) -> None:
+    from . import models
+
+    if not given.out and not given.verify:
+        raise UsageError("nothing to do", fix="give --out FOLDER, --verify or both")
+    ranker = models.load(given.model)
+    folder = Path(models.resolve(given.model))
+    if given.out:
+        models.export(ranker, Path(given.out))
+        folder = Path(given.out)
+        out(f"model: {folder}")
+    if not given.verify:
+        return
+    checks = models.verify_export(folder, _SAMPLE)
+    if given.json:
+        out_json([vars(check) for check in checks])
+    else:
+        rows = [[c.reader, c.side, "" if c.difference is None else f"{c.difference:.1e}", c.verdict] for c in checks]
+        out(table(["read by", "side", "largest difference", "verdict"], rows))
+    if any(check.verdict == "differs" for check in checks):
+        raise ArtefactError("another library reads other vectors from this folder", where=folder)
+
+
+_SAMPLE = [
+    "what is dense retrieval?",
+    "A retriever maps queries and documents to vectors and ranks documents by their inner product.",
+    "Résumé, naïve, Ωmega; 12,345.67 (mixed) signs!",
+    "word " * 400,
+]
+
+
+# --- looking -------------------------------------------------------------------------------------
+
+
+def show(given: Namespace) -> None:
+    path = Path(given.thing)
+    if path.is_dir() and (path / "recipe.yaml").is_file():
+        steps = storage.read_json(path / "steps.json") if (path / "steps.json").is_file() else {}
+        facts = {"run folder": str(path), "steps": {name: f"{s['seconds']:.1f} s" for name, s in steps.items()}}
+        facts["contents"] = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
+    elif path.is_dir():
+        manifest = storage.verify(path)
+        facts = {"kind": manifest.kind, "key": manifest.key, "intact": True, **manifest.meta}
+        facts["files"] = {name: f"{entry['size']:,} bytes" for name, entry in manifest.files.items()}
+    else:
+        plan = api.load_recipe(given.thing, given.overrides)
+        return out_json({"recipe": recipe.dump(plan)}) if given.json else out(recipe.dump(plan))
+    if given.json:
+        return out_json(facts)
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            out(f"{key}:")
+            for name, detail in value.items():
+                out(f"  {name}: {detail}")
+        else:
+            out(f"{key}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def schema(given: Namespace) -> None:
+    out_json(recipe.schema(Recipe))
+
+
+def doctor(given: Namespace) -> None:
+    from .doctor import examine, text
+
+    findings = examine(given)
+    if given.json:
+        return out_json(findings)
+    out(text(findings))
+
+
+def check_gradients(given: Namespace) -> None:
+    from .doctor import gradient_checks
+
+    results = gradient_checks(_plan(given), queries=given.queries, dtype="float32" if given.float32 else "float64")
+    passed = all(result["passed"] for result in results)
+    if given.json:
+        out_json({"passed": passed, "checks": results})
+    else:
+        rows = [
+            [r["stage"], r["way"], f"{r['gradient']:.1e}", f"{r['loss']:.1e}", "same" if r["passed"] else "DIFFERENT"]
+            for r in results
+        ]
+        out(table(["stage", "way of running the step", "gradient", "loss", "verdict"], rows))
+        out("\nrelative difference from plain autograd over the whole batch, dropout on")
+        if passed:
+            out(f"next: rankwright run {given.recipe}")
+    if not passed:
+        raise ArtefactError("a gradient differs from plain autograd", fix="please report this with the recipe")

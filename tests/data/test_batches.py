@@ -1,0 +1,89 @@
+"""Shuffled: every query once an epoch, no document twice in a batch, a pure function of (seed, epoch)."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankwright.data import EpochPlan, Shuffled
+from rankwright.errors import RecipeError
+from rankwright.randomness import permutation
+
+_LISTS = st.lists(st.lists(st.integers(0, 25), max_size=4, unique=True), min_size=1, max_size=60)
+
+
+def _plan(lists: list[list[int]], spec: Shuffled, *, seed: int = 0, epoch: int = 0) -> list[list[int]]:
+    plan = spec.plan(len(lists), lists.__getitem__, seed=seed, epoch=epoch)
+    return [plan.batch(i).tolist() for i in range(len(plan))]
+
+
+def _first_fit(lists: list[list[int]], order: list[int], size: int) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for query in order:
+        for batch in batches:
+            if len(batch) < size and not any(set(lists[query]) & set(lists[other]) for other in batch):
+                batch.append(query)
+                break
+        else:
+            batches.append([query])
+    return batches
+
+
+@settings(max_examples=150, deadline=None)
+@given(lists=_LISTS, size=st.integers(1, 12), seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_each_query_once_and_no_document_twice(lists: list[list[int]], size: int, seed: int, epoch: int) -> None:
+    batches = _plan(lists, Shuffled(size), seed=seed, epoch=epoch)
+    assert sorted(query for batch in batches for query in batch) == list(range(len(lists)))
+    for batch in batches:
+        docs = [doc for query in batch for doc in lists[query]]
+        assert len(docs) == len(set(docs))
+        assert 1 <= len(batch) <= size
+    order = permutation(len(lists), seed, "batches", epoch).tolist()
+    assert batches == _first_fit(lists, order, size)
+
+
+@settings(max_examples=50, deadline=None)
+@given(lists=_LISTS, size=st.integers(1, 12), seed=st.integers(0, 99))
+def test_repeats_allow_full_batches(lists: list[list[int]], size: int, seed: int) -> None:
+    batches = _plan(lists, Shuffled(size, repeats=True), seed=seed)
+    assert [query for batch in batches for query in batch] == permutation(len(lists), seed, "batches", 0).tolist()
+    assert all(len(batch) == size for batch in batches[:-1])
+
+
+def test_epochs_and_seeds_differ() -> None:
+    lists = [[i] for i in range(50)]
+    made = [str(_plan(lists, Shuffled(8), seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(set(made)) == 4
+    assert made[0] == str(_plan(lists, Shuffled(8)))
+
+
+def test_drop_last_leaves_out_small_batches() -> None:
+    lists = [[i] for i in range(50)]
+    assert [len(batch) for batch in _plan(lists, Shuffled(8, drop_last=True))] == [8] * 6
+    with pytest.raises(RecipeError, match="50 queries fill no batch of 64"):
+        _plan(lists, Shuffled(64, drop_last=True))
+    with pytest.raises(RecipeError):
+        _plan([], Shuffled(4))
+
+
+def test_time_does_not_explode_when_all_share_a_document() -> None:
+    lists = [[0, i + 1] for i in range(20_000)]
+    begin = time.process_time()
+    assert len(_plan(lists, Shuffled(32))) == 20_000
+    assert time.process_time() - begin < 5
+
+
+def test_a_plan_is_flat() -> None:
+    plan = EpochPlan.of([[3, 1], [2]])
+    assert (plan.order.tolist(), plan.offsets.tolist(), len(plan)) == ([3, 1, 2], [0, 2, 3], 2)
+    assert plan.order.dtype == plan.offsets.dtype == np.int64
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.0, True])
+def test_the_size_is_checked(size: object) -> None:
+    with pytest.raises(RecipeError, match="give a whole number of 1 or more"):
+        Shuffled(size)  # type: ignore[arg-type]

@@ -1,0 +1,217 @@
+"""Every verb on the tiny model and data, in-process: what it writes, prints, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rankwright import storage
+from rankwright.cli import main, parser
+from rankwright.data import read_qrels, read_run
+
+RECIPE = """
+model:
+  Dense: {{backbone: {model}}}
+stages:
+  - data:
+      - Judged: {{dataset: {data}, split: train}}
+    mine: {{by: model, depth: 10, keep: {{ranks: [1, 10], per_query: 4}}}}
+    group: {{OneRelevant: {{negatives: 1}}}}
+    batches: {{Shuffled: {{size: 4}}}}
+    objective:
+      - {{loss: {{InfoNCE: {{temperature: 0.05}}}}, against: batch}}
+    train: {{learning_rate: 1e-3, steps: 6, save_every: 2}}
+evaluate:
+  - {{dataset: {data}, split: test, measures: [nDCG@10, R@5, RR@10]}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE.format(model=tiny_model, data=tiny_data))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def fails(code: int, *arguments: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main([*arguments])
+    assert caught.value.code == code
+
+
+def test_run_makes_model_runs_metrics_and_report_and_reuses_them(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    text = capsys.readouterr().out
+    for words in ("BM25", "before training", "after training", "p (Holm)", "train stage 1", "report.html", "export"):
+        assert words in text
+    folder = recipe.parent / "runs" / "tiny"
+    place = folder / "evaluation" / "data-test"
+    assert {p.name for p in place.iterdir()} == {"bm25.trec", "start.trec", "trained.trec", "metrics.json"}
+    metrics = json.loads((place / "metrics.json").read_text())
+    assert set(metrics["systems"]) == {"BM25", "before training", "after training"}
+    assert "<html" in (folder / "report.html").read_text()
+    assert storage.verify(folder / "model", "model", full=True)
+    assert not list(folder.rglob("*.tmp"))
+    before = storage.read_manifest(folder / "model").files
+    main(["run", str(recipe), "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert all(step["reused"] for step in result["steps"])
+    assert storage.read_manifest(folder / "model").files == before
+
+
+def test_a_changed_recipe_redoes_what_depends_on_it(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    main(["run", str(recipe), "stages.0.train.learning_rate=2e-3", "--json"])
+    output = capsys.readouterr().out
+    steps = {s["name"]: s["reused"] for s in json.loads(output[output.index('{\n  "folder"') :])["steps"]}
+    redone = {name for name, reused in steps.items() if not reused}
+    assert redone == {"train stage 1", "encode data (after training)", "search data-test (after training)"}
+
+
+def test_dry_run_does_nothing(recipe: Path, capsys):
+    main(["run", str(recipe), "--dry-run"])
+    assert "nothing was done" in capsys.readouterr().out
+    assert not (recipe.parent / "runs").exists()
+
+
+def test_verbs_one_by_one(recipe: Path, tiny_model: Path, tiny_data: Path, capsys):
+    data = str(tiny_data)
+    main(["train", str(recipe)])
+    model = str(recipe.parent / "runs/tiny/model")
+    main(["encode", model, data, "--out", "v", "--dtype", "float16"])
+    main(["index", data, "--out", "bm25"])
+    main(["search", "v", data, "--model", model, "--split", "test", "--k", "7", "--out", "dense.trec.gz"])
+    main(["search", "bm25", data, "--split", "test", "--k", "7", "--out", "bm25.trec"])
+    assert {len(docs) for _, docs, _ in read_run(Path("dense.trec.gz"))} == {7}
+    main(["mine", data, "--run", "dense.trec.gz", "--split", "test", "--out", "n1.tsv", "--per-query", "2"])
+    main(["mine", data, "--bm25", "--out", "n2.tsv", "--margin", "0.1"])
+    main(["mine", data, "--model", model, "--out", "n3.tsv", "--relative-margin", "0.01", "--pick", "random"])
+    relevant = {
+        (q, d) for q, docs, grades in read_qrels(tiny_data / "qrels/train.tsv") for d, g in zip(docs, grades) if g > 0
+    }
+    for name in ("n2.tsv", "n3.tsv"):
+        mined = {(q, d) for q, docs, _ in read_qrels(Path(name)) for d in docs}
+        assert mined
+        assert not mined & relevant
+    capsys.readouterr()
+    qrels = str(tiny_data / "qrels/test.tsv")
+    main(["evaluate", "bm25.trec", "dense.trec.gz", "--qrels", qrels, "--out", "m.json", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown["systems"]) == {"bm25", "dense"}
+    assert "per_query" in json.loads(Path("m.json").read_text())["systems"]["dense"]
+    main(["show", "v"])
+    assert "vectors" in capsys.readouterr().out
+
+
+def test_show_schema_doctor_and_gradients(recipe: Path, tiny_data: Path, capsys):
+    main(["show", str(recipe), "seed=7"])
+    assert "seed: 7" in capsys.readouterr().out
+    main(["schema"])
+    assert json.loads(capsys.readouterr().out)["$schema"].startswith("https://json-schema.org")
+    main(["doctor", str(tiny_data), "--json"])
+    assert json.loads(capsys.readouterr().out)[str(tiny_data)]["splits"]["train"]["queries"] == 8
+    main(["doctor", str(recipe)])
+    assert "truncated" in capsys.readouterr().out
+    main(["check-gradients", str(recipe), "--json"])
+    assert json.loads(capsys.readouterr().out)["passed"]
+
+
+def test_export_verify(tiny_model: Path, tmp_path: Path, capsys):
+    pytest.importorskip("sentence_transformers")
+    main(["export", str(tiny_model), "--out", str(tmp_path / "out"), "--verify", "--json"])
+    output = capsys.readouterr().out
+    checks = json.loads(output[output.index("[\n") :])
+    assert {check["verdict"] for check in checks} == {"equal"}
+
+
+def test_report_can_be_written_again(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    page = recipe.parent / "runs/tiny/report.html"
+    page.unlink()
+    main(["report", "runs/tiny"])
+    assert page.is_file()
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        (2, ["run", "absent.yaml"]),
+        (2, ["run", "RECIPE", "stages.0.train.learning_rat=1"]),
+        (2, ["run", "RECIPE", "evaluate.0.measures=[nDGC@10]"]),
+        (3, ["doctor", "nowhere/at/all"]),
+        (3, ["run", "RECIPE", "evaluate.0.split=tset"]),
+        (4, ["show", "."]),
+        (4, ["search", "nothing", "DATA", "--out", "x"]),
+        (2, ["export", "MODEL"]),
+    ],
+)
+def test_errors_have_exit_codes_and_leave_nothing(
+    code, arguments, recipe: Path, tiny_data: Path, tiny_model: Path, capsys
+):
+    names = {"RECIPE": str(recipe), "DATA": str(tiny_data), "MODEL": str(tiny_model)}
+    fails(code, *(names.get(a, a) for a in arguments))
+    message = capsys.readouterr().err
+    assert "rankwright: " in message
+    assert "Traceback" not in message
+    assert not list(recipe.parent.rglob("*.tmp"))
+
+
+def test_help_and_version_import_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['rankwright', '--help']\n"
+        "from rankwright.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'pyarrow', 'pydantic', 'rich', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_verb_has_a_function():
+    from rankwright import verbs
+
+    choices = next(a.choices for a in parser()._actions if a.dest == "verb")
+    assert choices is not None
+    for name in choices:
+        assert callable(getattr(verbs, str(name).replace("-", "_")))
+
+
+def _model_bytes(folder: Path) -> dict:
+    return {n: f["sha256"] for n, f in storage.read_manifest(folder).files.items() if n.endswith("safetensors")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(number, recipe: Path):
+    steps = ["stages.0.train.steps=30", "stages.0.train.save_every=3"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "rankwright", "run", str(recipe), *steps]
+    whole = recipe.parent / "whole"
+    subprocess.run([*command, "--folder", str(whole)], check=True, capture_output=True, env=environment)
+    log = recipe.parent / "cut/stage-1/train/log.jsonl"
+    process = subprocess.Popen(
+        [*command, "--folder", "cut"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment
+    )
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.read_bytes().count(b"\n") >= 4:
+            process.send_signal(number)
+            break
+        time.sleep(0.002)
+    assert process.stderr is not None
+    message = process.stderr.read().decode()
+    code = process.wait()
+    assert code == (-9 if number == signal.SIGKILL else 75), message
+    again = subprocess.run([*command, "--folder", "cut"], check=True, capture_output=True, env=environment)
+    assert b"resumed after step" in again.stderr or number == signal.SIGKILL
+    assert _model_bytes(recipe.parent / "cut/model") == _model_bytes(whole / "model")
+    for name in ("start.trec", "trained.trec", "bm25.trec", "metrics.json"):
+        place = "evaluation/data-test"
+        assert (recipe.parent / "cut" / place / name).read_bytes() == (whole / place / name).read_bytes()

@@ -1,0 +1,211 @@
+"""The gradient proof: every ranker x pool x loss x caching x chunk x ranks, dropout on, against plain autograd."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rankwright.errors import ResourceError
+from rankwright.losses import InfoNCE
+from rankwright.training import Memory, Objective, Step, Term
+from rankwright.training.step import dropout_keys, micro_batches
+
+_spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).with_name("toys.py"))
+assert _spec
+assert _spec.loader
+toys = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(toys)
+
+SEED, STEP = 3, 11
+LOSSES = [InfoNCE(temperature=0.7), InfoNCE(temperature=0.5, positives="all"), InfoNCE(positives="any")]
+MEMORIES = [
+    Memory(tokens=tokens, graph_tokens=graph, rows=rows)
+    for tokens, graph, rows in product([1, 30, 10**9], [0, 40, 10**9], [1, 7, None])
+]
+
+
+def terms_of(against: str) -> list[Term]:
+    if against == "mixed":
+        return [Term(LOSSES[0], "own", 0.4), Term(LOSSES[1], "batch", 1.1), Term(LOSSES[2], "others", 0.2)]
+    return [Term(LOSSES[0], against)]  # type: ignore[arg-type]
+
+
+def reference(ranker, batch, terms) -> tuple[float, dict[str, torch.Tensor]]:
+    """Plain autograd over the whole batch at once, with pools written out as Python loops."""
+    queries = batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=SEED, step=STEP))
+    docs = batch.docs.with_keys(dropout_keys(batch.doc_ids, "doc", seed=SEED, step=STEP))
+    scores = ranker.compare(ranker.represent(queries, "query"), ranker.represent(docs, "doc"))
+    known = dict(zip(zip(batch.known_queries.tolist(), batch.known_docs.tolist()), batch.known_targets.tolist()))
+    total = torch.zeros((), dtype=torch.float64)
+    for term in terms:
+        values = []
+        for q in range(len(scores)):
+            own = {
+                d: t for d, t, m in zip(batch.lists[q].tolist(), batch.targets[q].tolist(), batch.mask[q].tolist()) if m
+            }
+            pool = dict(own)
+            if term.against != "own":
+                pool |= {
+                    d: known.get((q, d), 0.0)
+                    for d in range(scores.shape[1])
+                    if d not in own and known.get((q, d), 0.0) <= 0
+                }
+            if term.against == "others":
+                pool = {d: t for d, t in pool.items() if d not in own or t > 0}
+            if not any(t > 0 for t in pool.values()):
+                continue
+            row, target = scores[q, list(pool)], torch.tensor(list(pool.values()), dtype=torch.float64)
+            values.append(term.loss(row[None], target[None], torch.ones(1, len(pool), dtype=torch.bool))[0])
+        total = total + term.weight * torch.stack(values).mean()
+    ranker.zero_grad()
+    total.backward()
+    return float(total.detach()), {n: p.grad.clone() for n, p in ranker.named_parameters()}
+
+
+def distance(ranker, expected: dict[str, torch.Tensor]) -> float:
+    difference = sum(float((p.grad - expected[n]).square().sum()) for n, p in ranker.named_parameters())
+    return (difference / sum(float(g.square().sum()) for g in expected.values())) ** 0.5
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["dense", "late"])
+@pytest.mark.parametrize("against", ["own", "others", "batch", "mixed"])
+def test_gradient_is_the_same_in_any_memory(late: bool, against: str):
+    ranker, batch = toys.Toy(late=late), toys.make_batch(np.random.default_rng(1))
+    terms = terms_of(against)
+    value, expected = reference(ranker, batch, terms)
+    for memory in MEMORIES:
+        ranker.zero_grad()
+        result = Step(ranker, Objective(terms), memory=memory, seed=SEED)(batch, step=STEP)
+        assert abs(result.loss - value) <= 1e-12 * abs(value)
+        assert distance(ranker, expected) <= 1e-12, memory
+
+
+def test_dropout_is_on_and_depends_on_the_step():
+    ranker, batch = toys.Toy(late=False), toys.make_batch(np.random.default_rng(1))
+    step = Step(ranker, Objective(terms_of("batch")), seed=SEED)
+    losses = [step(batch, step=k).loss for k in (0, 0, 1)]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_gradients_accumulate_with_weights():
+    ranker, rng = toys.Toy(late=False), np.random.default_rng(5)
+    first, second = toys.make_batch(rng), toys.make_batch(rng)
+    step = Step(ranker, Objective(terms_of("batch")), seed=SEED)
+    step(first, step=STEP, weight=0.25)
+    step(second, step=STEP, weight=0.75)
+    one, two = reference(toys.Toy(late=False), first, terms_of("batch"))[1], None
+    two = reference(toys.Toy(late=False), second, terms_of("batch"))[1]
+    assert distance(ranker, {n: 0.25 * one[n] + 0.75 * two[n] for n in one}) <= 1e-12
+
+
+def test_known_relevant_documents_of_the_batch_are_masked_and_counted():
+    batch = toys.make_batch(np.random.default_rng(1))
+    own = {(q, d) for q in range(7) for d, m in zip(batch.lists[q].tolist(), batch.mask[q].tolist()) if m}
+    known = zip(batch.known_queries.tolist(), batch.known_docs.tolist(), batch.known_targets.tolist())
+    expected = sum(1 for q, d, t in known if t > 0 and (q, d) not in own)
+    result = Step(toys.Toy(late=False), Objective(terms_of("batch")), seed=SEED)(batch, step=STEP)
+    assert expected > 0
+    assert result.masked == expected
+    assert result.texts == 22
+    assert result.tokens == len(batch.queries.values) + len(batch.docs.values)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["dense", "late"])
+def test_out_of_memory_anywhere_changes_nothing_but_the_budget(late: bool):
+    batch, terms = toys.make_batch(np.random.default_rng(1)), terms_of("mixed")
+    value, expected = reference(toys.Toy(late=late), batch, terms)
+    calls = toys.Toy(late=late)
+    Step(calls, Objective(terms), memory=Memory(tokens=64, graph_tokens=40), seed=SEED)(batch, step=STEP)
+    for failing in range(1, calls.calls + 1):
+        ranker = toys.Toy(late=late)
+        ranker.fail_on = [failing]
+        step = Step(ranker, Objective(terms), memory=Memory(tokens=64, graph_tokens=40), seed=SEED)
+        assert abs(step(batch, step=STEP).loss - value) <= 1e-12 * abs(value)
+        assert distance(ranker, expected) <= 1e-12
+        assert step.memory == Memory(tokens=32, graph_tokens=0)
+
+
+def test_out_of_memory_to_the_end_is_a_typed_error():
+    ranker = toys.Toy(late=False)
+    ranker.fail_on = list(range(1, 1000))
+    step = Step(ranker, Objective(terms_of("own")), memory=Memory(tokens=64), seed=SEED)
+    with pytest.raises(ResourceError, match="out of memory"):
+        step(toys.make_batch(np.random.default_rng(1)), step=STEP)
+
+
+def test_micro_batches_cover_every_row_once_within_the_budget():
+    rng = np.random.default_rng(0)
+    for budget in (1, 7, 50, 10**6):
+        texts = toys.texts(rng, 23, 12)
+        cuts = micro_batches(texts, "doc", budget=budget)
+        assert sorted(torch.cat([c.rows for c in cuts]).tolist()) == list(range(23))
+        for cut in cuts:
+            longest = int(texts.lengths[cut.rows].max())
+            assert cut.cost == longest * len(cut.rows)
+            assert cut.cost <= budget or len(cut.rows) == 1
+
+
+# --- two and four processes ----------------------------------------------------------------------
+
+WORKER = """
+import importlib.util, json, sys
+import numpy as np, torch
+spec = importlib.util.spec_from_file_location("proof", sys.argv[1]); proof = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(proof)
+from rankwright.training import Memory, Objective, Step, distributed
+distributed.start("cpu")
+worst = 0.0
+for late in (False, True):
+    batch = proof.toys.make_batch(np.random.default_rng(1))
+    mine = proof.toys.share(batch, distributed.rank(), distributed.world())
+    for against in ("own", "others", "batch", "mixed"):
+        terms = proof.terms_of(against)
+        full = proof.toys.share(batch, 0, 1)
+        value, expected = proof.reference(proof.toys.Toy(late=late), full, terms)
+        for memory in (Memory(tokens=1, graph_tokens=0, rows=1), Memory(tokens=30, graph_tokens=40, rows=3), Memory()):
+            ranker = proof.toys.Toy(late=late)
+            if against == "mixed" and distributed.rank() == 1 and memory.tokens == 30:
+                ranker.fail_on = [2]
+            result = Step(ranker, Objective(terms), memory=memory, seed=proof.SEED)(mine, step=proof.STEP)
+            distributed.sum_gradients(ranker.parameters())
+            worst = max(worst, proof.distance(ranker, expected), abs(result.loss - value) / abs(value))
+print(json.dumps(worst), flush=True)
+distributed.finish()
+"""
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_make_the_gradient_of_one(world: int, tmp_path: Path):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29500 + world), "WORLD_SIZE": str(world)}
+    import os
+
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), __file__],
+            env=os.environ | environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    outputs = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * world
+    for output in outputs:
+        assert json.loads(output.strip().splitlines()[-1]) <= 1e-12
+
+
+def test_one_process_share_is_the_batch_without_the_documents_of_no_list():
+    batch = toys.make_batch(np.random.default_rng(1))
+    whole = toys.share(batch, 0, 1)
+    assert replace(whole, docs=whole.docs).query_ids == batch.query_ids

@@ -1,0 +1,118 @@
+"""Small float64 rankers and batches that the training tests share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from rankwright.types import Batch, Reps, Texts
+
+VOCABULARY, DIM = 30, 6
+
+
+def _keyed_mask(keys: torch.Tensor, longest: int, dim: int, p: float) -> torch.Tensor:
+    masks = []
+    for key in keys.tolist():
+        generator = torch.Generator().manual_seed(key)
+        masks.append(torch.rand(64, dim, generator=generator, dtype=torch.float64)[:longest] >= p)
+    return torch.stack(masks) / (1 - p)
+
+
+class Toy(nn.Module):
+    """Embeds, drops out by key, mixes tokens; one vector a text, or one a token (`late`)."""
+
+    def __init__(self, *, late: bool, seed: int = 0, dropout: float = 0.3) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.embed = nn.Embedding(VOCABULARY, DIM).double()
+        self.mix = nn.Linear(DIM, DIM).double()
+        self.norm = nn.LayerNorm(DIM).double()
+        self.late, self.dropout = late, dropout
+        self.fail_on: list[int] = []
+        self.calls = 0
+
+    def represent(self, texts: Texts, side: str) -> Reps:
+        self.calls += 1
+        if self.calls in self.fail_on:
+            raise torch.OutOfMemoryError("planted")
+        lengths = texts.lengths.tolist()
+        longest = max(lengths)
+        ids = torch.zeros(len(lengths), longest, dtype=torch.int64)
+        mask = torch.zeros(len(lengths), longest, dtype=torch.bool)
+        for row, (begin, length) in enumerate(zip(texts.offsets.tolist(), lengths)):
+            ids[row, :length] = texts.values[begin : begin + length]
+            mask[row, :length] = True
+        hidden = self.embed(ids)
+        if self.training and texts.keys is not None:
+            hidden = hidden * _keyed_mask(texts.keys, longest, DIM, self.dropout)
+        hidden = torch.tanh(self.mix(hidden)) + hidden
+        weight = mask.unsqueeze(-1).double()
+        mean = (hidden * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
+        if not self.late:
+            return Reps(self.norm(mean), torch.ones(len(lengths), 1, dtype=torch.bool))
+        return Reps(self.norm(hidden + mean) * weight, mask)
+
+    def compare(self, queries: Reps, docs: Reps) -> torch.Tensor:
+        if not self.late:
+            return queries.values[:, 0] @ docs.values[:, 0].T
+        scores = torch.einsum("qid,mjd->qmij", queries.values, docs.values)
+        scores = scores.masked_fill(~docs.mask[None, :, None, :], -1e9).amax(-1)
+        return (scores * queries.mask[:, None, :]).sum(-1)
+
+
+def texts(rng, n: int, longest: int) -> Texts:
+    lengths = torch.tensor(rng.integers(1, longest + 1, size=n))
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    return Texts(torch.tensor(rng.integers(0, VOCABULARY, size=int(offsets[-1]))), offsets)
+
+
+def make_batch(rng, *, queries: int = 7, docs: int = 15, width: int = 4) -> Batch:
+    """Lists of uneven length over shared documents; the source knows more pairs than the lists hold."""
+    lists = torch.tensor(np.array([rng.choice(docs, size=width, replace=False) for _ in range(queries)]))
+    targets = torch.tensor(rng.integers(0, 3, size=(queries, width))).float()
+    targets[:, 0] = torch.tensor(rng.integers(1, 4, size=queries)).float()
+    mask = torch.ones(queries, width, dtype=torch.bool)
+    mask[1, 2:] = False
+    mask[3, 1:] = False
+    known: dict[tuple[int, int], float] = {}
+    for q in range(queries):
+        for d in rng.choice(docs, size=3, replace=False):
+            known[q, int(d)] = float(rng.integers(-1, 3))
+        for d, t, m in zip(lists[q].tolist(), targets[q].tolist(), mask[q].tolist()):
+            if m:
+                known[q, d] = t
+    pairs = sorted(known)
+    return Batch(
+        texts(rng, queries, 5), texts(rng, docs, 12), lists * mask, targets * mask, mask,
+        torch.tensor([q for q, _ in pairs]), torch.tensor([d for _, d in pairs]),
+        torch.tensor([known[p] for p in pairs]),
+        tuple(f"q{i}" for i in range(queries)), tuple(f"d{i}" for i in range(docs)),
+    )  # fmt: skip
+
+
+def share(batch: Batch, rank: int, world: int) -> Batch:
+    """What rank `rank` of `world` holds of a global batch: some queries (unevenly) and only its own documents."""
+    cuts = [0, *(len(batch.queries) * (r + 1) // world + (r == 0) * (world > 1) for r in range(world))]
+    cuts[-1] = len(batch.queries)
+    owned = []
+    for r in range(world):
+        rows = range(cuts[r], cuts[r + 1])
+        owned.append(sorted({d for q in rows for d, m in zip(batch.lists[q].tolist(), batch.mask[q].tolist()) if m}))
+    columns = [(r, d) for r in range(world) for d in owned[r]]
+    rows = torch.arange(cuts[rank], cuts[rank + 1])
+    local = {d: i for i, d in enumerate(owned[rank])}
+    lists = torch.tensor(
+        [[local[d] if m else 0 for d, m in zip(batch.lists[q].tolist(), batch.mask[q].tolist())] for q in rows.tolist()]
+    )
+    known = dict(zip(zip(batch.known_queries.tolist(), batch.known_docs.tolist()), batch.known_targets.tolist()))
+    triples = [
+        (q - cuts[rank], c, known[q, d]) for q in rows.tolist() for c, (_, d) in enumerate(columns) if (q, d) in known
+    ]
+    return Batch(
+        batch.queries.take(rows), batch.docs.take(torch.tensor(owned[rank])), lists,
+        batch.targets[rows], batch.mask[rows],
+        torch.tensor([t[0] for t in triples]), torch.tensor([t[1] for t in triples]),
+        torch.tensor([t[2] for t in triples]),
+        tuple(batch.query_ids[q] for q in rows.tolist()), tuple(batch.doc_ids[d] for _, d in columns),
+    )  # fmt: skip

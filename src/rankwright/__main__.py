@@ -1,4 +1,4 @@
-"""`python -m rankwright` is the `rankwright` command (torchrun uses it)."""
+"""`python -m rankwright` is the `rankwright` command."""
 
 from .cli import main
 

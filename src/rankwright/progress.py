@@ -11,6 +11,7 @@ from typing import TypeVar
 _Item = TypeVar("_Item")
 _SECONDS_BETWEEN_LINES = 10.0
 _quiet = False
+_bars = 0  # shown now: a terminal has room for one, work within work shows none
 
 
 def quiet(value: bool = True) -> None:
@@ -41,7 +42,8 @@ class Progress:
         self._began = self._last = time.monotonic()
         self._skipped = 0
         self._bar = self._task = None
-        if not _quiet and sys.stderr.isatty():
+        self._inner = _bars > 0
+        if not _quiet and not self._inner and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -53,6 +55,7 @@ class Progress:
             )  # fmt: skip
             self._task = self._bar.add_task(title, total=total, rate="", note="")
             self._bar.start()
+            _count_bars(1)
 
     def skip(self, n: int) -> None:
         """Count `n` units that an earlier session had done; they do not enter the rate."""
@@ -66,7 +69,7 @@ class Progress:
         now = time.monotonic()
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=self.done, rate=self._rate(now), note=self.note)
-        elif now - self._last >= _SECONDS_BETWEEN_LINES:
+        elif not self._inner and now - self._last >= _SECONDS_BETWEEN_LINES:
             self._last = now
             say(self._line(now))
 
@@ -74,6 +77,7 @@ class Progress:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.stop()
+            _count_bars(-1)
         took = duration(now - self._began)
         say(f"{self.title}: {self.done:,} {self.unit} in {took} ({self._rate(now)}) {self.note}".rstrip())
 
@@ -93,6 +97,11 @@ class Progress:
             f"{self.title}: {self.done:,}/{self.total:,} {self.unit} ({share:.0f}%)  {self._rate(now)}  "
             f"ETA {duration(eta)}  {self.note}"
         ).rstrip()
+
+
+def _count_bars(change: int) -> None:
+    global _bars
+    _bars += change
 
 
 @contextmanager

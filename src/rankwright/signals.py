@@ -35,8 +35,12 @@ def _handle(number: int, _frame: object) -> None:
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Within the block, signals raise the flag instead of ending the process; a second one ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
+    """Within the block, signals raise the flag instead of ending the process; a second one ends it at once.
+
+    Inside another such block, or outside the main thread, it changes nothing: the outermost block owns the flag.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is _handle:
         yield
         return
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1]
@@ -45,5 +49,5 @@ def handled() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set from Python
         _requested.clear()

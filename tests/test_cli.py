@@ -215,3 +215,35 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(number, recipe: Path):
     for name in ("start.trec", "trained.trec", "bm25.trec", "metrics.json"):
         place = "evaluation/data-test"
         assert (recipe.parent / "cut" / place / name).read_bytes() == (whole / place / name).read_bytes()
+
+
+def test_validation_by_retrieval_and_by_candidates_keeps_the_best_step(recipe: Path, tiny_data: Path, capsys):
+    main(["index", str(tiny_data), "--out", "bm25"])
+    main(["search", "bm25", str(tiny_data), "--split", "test", "--out", "candidates.trec"])
+    for name, extra in (("full", []), ("candidates", ["stages.0.validate.candidates=candidates.trec"])):
+        validate = f"stages.0.validate={{dataset: {tiny_data}, split: test, every: 2, patience: 1}}"
+        main(["run", str(recipe), validate, *extra, "--folder", name])
+        records = storage.read_lines(Path(name) / "stage-1/train/validation.jsonl")
+        assert records
+        assert all(0 <= record["nDCG@10"] <= 1 for record in records)
+        assert (Path(name) / "stage-1/train/best/manifest.json").is_file()
+        assert "validation" in (Path(name) / "report.md").read_text().lower()
+
+
+def test_two_stages_with_negatives_from_bm25_and_a_run(recipe: Path, tiny_data: Path, capsys):
+    text = recipe.read_text()
+    start, end = text.index("  - data:"), text.index("evaluate:")
+    stage = text[start:end]
+    second = stage.replace("by: model", "by: bm25").replace("depth: 10,", "depth: 10,")
+    recipe.write_text(text[:end] + second + text[end:])
+    main(["run", str(recipe), "--json"])
+    output = capsys.readouterr().out
+    steps = {s["name"]: s["reused"] for s in json.loads(output[output.index('{\n  "folder"') :])["steps"]}
+    assert {"train stage 1", "train stage 2", "mine negatives for stage-2 by bm25"} <= set(steps)
+    assert storage.verify(recipe.parent / "runs/tiny/stage-1/model", "model")
+    assert storage.verify(recipe.parent / "runs/tiny/model", "model")
+    main(["run", str(recipe), "stages.1.train.learning_rate=5e-4", "--json"])
+    output = capsys.readouterr().out
+    steps = {s["name"]: s["reused"] for s in json.loads(output[output.index('{\n  "folder"') :])["steps"]}
+    assert steps["train stage 1"]
+    assert not steps["train stage 2"]

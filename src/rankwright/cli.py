@@ -102,7 +102,7 @@ def _evaluating(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--measures", nargs="+", default=["nDCG@10", "R@100", "RR@10"], metavar="MEASURE")
     verb.add_argument("--out", help="also write everything, per query, to this JSON file")
     _common(verb, "json", "lenient")
-    verb = verbs.add_parser("report", help="write a run folder's report again")
+    verb = verbs.add_parser("report", help="bring a run folder up to date and write its report again")
     verb.add_argument("folder", help="run folder")
     verb = verbs.add_parser("export", help="model folder -> a folder that other software loads")
     verb.add_argument("model", help="model folder or hub id")

@@ -1,4 +1,4 @@
-"""Everything that travels between rooms: Candidates, Example, Texts, Batch, Reps, Run, Qrels. No torch at import."""
+"""Everything that travels between rooms, from Candidates to Batch, Reps, Run and Qrels; no torch at import."""
 
 from __future__ import annotations
 

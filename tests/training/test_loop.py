@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from rankwright import signals, storage
-from rankwright.errors import DriftError, NonFiniteError, RecipeError, Stopped
+from rankwright.errors import DriftError, NonFiniteError, RecipeError, Stopped, UsageError
 from rankwright.losses import InfoNCE
 from rankwright.training import Objective, Term, Train, Validator, optim, train_stage
 
@@ -257,6 +257,40 @@ def test_the_best_validated_weights_are_kept_and_patience_ends_the_run(tmp_path:
     assert [r["nDCG@10"] for r in storage.read_lines(tmp_path / "validation.jsonl")] == [0.1, 0.5, 0.4, 0.3]
     again, state = run(tmp_path, validator=Validator(measure, "nDCG@10", every=2, patience=2))
     assert torch.equal(again.mix.weight, seen[1])  # a finished run stays finished
+
+
+def test_half_precision_is_refused_on_a_cpu(tmp_path: Path):
+    with pytest.raises(UsageError, match="precision: bf16 on cpu"):
+        run(tmp_path, precision="bf16")
+
+
+def test_fp16_halves_its_scale_on_overflow_and_doubles_it_after_2000_good_steps(tmp_path: Path):
+    from rankwright.training.checkpoint import State
+    from rankwright.training.loop import _Loop
+
+    ranker = toys.Toy(late=False)
+    loop = _Loop(ranker, Objective([Term(InfoNCE())]), Train(), tmp_path, {}, 0, "cpu", None, False)
+    loop.state = State(scale=8.0)
+    loop._scaled(finite=False)
+    assert loop.state.scale == 4.0
+    for _ in range(2000):
+        loop._scaled(finite=True)
+    assert loop.state.scale == 8.0
+    with pytest.raises(NonFiniteError, match="any loss scale"):
+        for _ in range(10):
+            loop._scaled(finite=False)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_trains_on_cuda(tmp_path: Path, precision: str):
+    ranker = toys.Toy(late=False).float().cuda()
+    train_stage(
+        ranker, Supply(), Objective([Term(InfoNCE(temperature=0.5))]), settings=Train(steps=8, precision=precision),
+        folder=tmp_path, identity=IDENTITY, device="cuda",
+    )  # fmt: skip
+    assert all(np.isfinite(r["loss"]) for r in storage.read_lines(tmp_path / "log.jsonl"))
 
 
 def test_gradient_accumulation_uses_consecutive_batches(tmp_path: Path):

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import torch
 
 from .. import signals, storage
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, UsageError
 from ..progress import progress, say
 from ..types import Batch
 from . import checkpoint, distributed, optim, trackers
@@ -74,6 +74,7 @@ def train_stage(
     Raises:
         Stopped: a signal came; a checkpoint of the last step was written.
         DriftError: the checkpoints belong to another identity.
+        UsageError: bf16 or fp16 without a CUDA device.
         NonFiniteError: three steps in a row, or 1 % of them, had a loss or gradient that is not finite.
     """
     loop = _Loop(ranker, objective, settings, folder, dict(identity), seed, device, validator, allow_drift)
@@ -290,5 +291,10 @@ def _record(
 def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager]:
     if precision == "float32":
         return nullcontext
+    if not device.startswith("cuda"):
+        raise UsageError(
+            f"precision: {precision} on {device} is many times slower than float32",
+            fix="leave precision out, or train on a CUDA device",
+        )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return lambda: torch.autocast(device.split(":")[0], dtype=dtype)

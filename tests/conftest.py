@@ -63,6 +63,14 @@ def _own_cache() -> Iterator[None]:
     shutil.rmtree(os.environ["RANKWRIGHT_CACHE"], ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def _loud() -> None:
+    """A command run under ``--json`` in one test must not silence the next."""
+    from rankwright import progress
+
+    progress.quiet(False)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Path:
     """A real model folder of under 150 kB that encodes in milliseconds; never write into it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -151,6 +153,21 @@ def test_report_can_be_written_again(recipe: Path, capsys):
         (4, ["show", "."]),
         (4, ["search", "nothing", "DATA", "--out", "x"]),
         (2, ["export", "MODEL"]),
+        (2, ["run", "RECIPE", "device=meta"]),
+        (2, ["run", "RECIPE", "stages.0.mine.depth=0"]),
+        (2, ["run", "RECIPE", "stages.0.doc_length=0"]),
+        (3, ["run", "RECIPE", "--dry-run", "stages.0.mine.by=absent.trec"]),
+        (2, ["run", "RECIPE", "stages.0.mine.keep.ranks=[30, 40]"]),
+        (2, ["mine", "DATA", "--bm25", "--ranks", "30", "40", "--out", "n.tsv"]),
+        (2, ["mine", "DATA", "--bm25", "--out", "."]),
+        (2, ["mine", "DATA", "--run", "a.trec", "--margin", "0.1", "--out", "n.tsv"]),
+        (2, ["index", "DATA", "--out", "tiny.yaml"]),
+        (2, ["evaluate", "a.trec", "a.trec", "--qrels", "q.tsv"]),
+        (2, ["evaluate", "a.trec", "--qrels", "q.tsv", "--out", "."]),
+        (3, ["doctor", "DATA", "--train", "trian"]),
+        (4, ["show", "MODEL"]),
+        (2, ["report", "DATA"]),
+        (2, ["run", "RECIPE", "--folder", "tiny.yaml"]),
     ],
 )
 def test_errors_have_exit_codes_and_leave_nothing(
@@ -247,3 +264,113 @@ def test_two_stages_with_negatives_from_bm25_and_a_run(recipe: Path, tiny_data: 
     steps = {s["name"]: s["reused"] for s in json.loads(output[output.index('{\n  "folder"') :])["steps"]}
     assert steps["train stage 1"]
     assert not steps["train stage 2"]
+
+
+def _steps(capsys, *arguments: str) -> list[str]:
+    """Names of the steps that this run did not reuse; stdout is JSON and nothing else."""
+    capsys.readouterr()
+    main([*arguments, "--json"])
+    return [step["name"] for step in json.loads(capsys.readouterr().out)["steps"] if not step["reused"]]
+
+
+def test_test_collections_that_share_a_name_are_kept_apart(recipe: Path, tiny_data: Path, tmp_path: Path, capsys):
+    other = tmp_path / "other" / tiny_data.name
+    shutil.copytree(tiny_data, other)
+    corpus = other / "corpus.jsonl"
+    corpus.write_text(corpus.read_text().replace("bread", "stone"))
+    text = recipe.read_text()
+    recipe.write_text(
+        text[: text.index("stages:")]
+        + "evaluate:\n"
+        + f"  - {{dataset: {tiny_data}, split: test}}\n"
+        + f"  - {{dataset: {other}, split: test}}\n"
+        + f"  - {{dataset: {tiny_data}, qrels: {tiny_data}/qrels/train.tsv}}\n"
+        + f"  - {{dataset: {tiny_data}, split: test, depth: 3, measures: [P@3]}}\n"
+    )
+    assert len(_steps(capsys, "run", str(recipe))) == 4 + 4 + 2
+    places = {p.name for p in Path("runs/tiny/evaluation").iterdir()}
+    assert places == {"data-test", "data-2-test", "data-train", "data-test-2"}
+    assert {p.name for p in Path("runs/tiny/vectors").iterdir() if p.name[0] != "."} == {"start-data", "start-data-2"}
+    assert _steps(capsys, "run", str(recipe)) == []
+    report = Path("runs/tiny/report.md").read_text()
+    assert "data-2" in report
+    main(["run", str(recipe), *(f"evaluate.{i}.baselines=[start]" for i in range(4))])  # nothing to compare
+
+
+def test_a_run_overwrites_nobody_elses_files(recipe: Path, capsys):
+    mine = recipe.parent / "recipe.yaml"
+    mine.write_text("# my comments\n" + recipe.read_text())
+    fails(2, "run", str(mine), "--folder", ".")
+    assert "overwritten" in capsys.readouterr().err
+    assert mine.read_text().startswith("# my comments")
+    assert not (recipe.parent / ".lock").exists()
+
+
+def test_validation_data_that_change_train_anew(recipe: Path, tiny_data: Path, tmp_path: Path, capsys):
+    held_out = tmp_path / "held_out"
+    shutil.copytree(tiny_data, held_out)
+    command = ["run", str(recipe), f"stages.0.validate={{dataset: {held_out}, split: test, every: 2}}"]
+    main(command)
+    assert _steps(capsys, *command) == []
+    qrels = held_out / "qrels" / "test.tsv"
+    qrels.write_text("\n".join(qrels.read_text().splitlines()[:-1]) + "\n")
+    assert "train stage 1" in _steps(capsys, *command)
+
+
+def test_a_missing_split_shows_before_any_work(recipe: Path, capsys):
+    fails(3, "run", str(recipe), "stages.0.data.0.Judged.split=trian")
+    assert not list((recipe.parent / "runs/tiny").glob("*/*"))
+
+
+@pytest.mark.parametrize("damage", ["[1, 2]", '{"train stage 1": 3}', "{", '{"a": {"key": "", "seconds": null}}'])
+def test_a_damaged_ledger_costs_time_and_no_traceback(damage, recipe: Path, capsys):
+    main(["run", str(recipe)])
+    ledger = recipe.parent / "runs/tiny/steps.json"
+    ledger.write_text(damage)
+    fails(4, "show", "runs/tiny")
+    assert "train stage 1" in _steps(capsys, "run", str(recipe))
+
+
+def test_one_query_that_bm25_cannot_answer_is_measured_and_not_compared(recipe: Path, tmp_path: Path, capsys):
+    data = tmp_path / "one"
+    (data / "qrels").mkdir(parents=True)
+    (data / "corpus.jsonl").write_text('{"_id": "d", "title": "", "text": "moon"}\n')
+    (data / "queries.jsonl").write_text('{"_id": "q", "text": "bread"}\n')
+    (data / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
+    main(["run", str(recipe), "stages=[]", f"evaluate.0.dataset={data}", "--json"])
+    means = json.loads(capsys.readouterr().out)["means"]["one-test"]
+    assert means["BM25"]["nDCG@10"] == 0
+    assert means["before training"]["nDCG@10"] == 1
+
+
+def test_a_lenient_run_can_be_reported_again(recipe: Path, tiny_data: Path, tmp_path: Path, capsys):
+    data = tmp_path / "odd"
+    shutil.copytree(tiny_data, data)
+    with (data / "qrels/test.tsv").open("a") as file:
+        file.write("q09\tnowhere\t1\n")
+    main(["run", str(recipe), "stages=[]", f"evaluate.0.dataset={data}", "--lenient"])
+    fails(3, "report", "runs/tiny")
+    main(["report", "runs/tiny", "--lenient"])
+
+
+def test_json_is_all_that_stdout_holds(recipe: Path, tiny_model: Path, capsys):
+    for arguments in (["export", str(tiny_model), "--out", "e"], ["run", str(recipe), "--dry-run", "seed=3"]):
+        main([*arguments, "--json"])
+        json.loads(capsys.readouterr().out)
+
+
+def test_next_commands_survive_spaces(recipe: Path, tiny_data: Path, tmp_path: Path, capsys):
+    data = tmp_path / "my data"
+    shutil.copytree(tiny_data, data)
+    main(["index", str(data), "--out", "my index"])
+    following = capsys.readouterr().out.split("next:")[1].strip()
+    main(shlex.split(following)[1:])
+    following = capsys.readouterr().out.split("next:")[1].strip()
+    main(shlex.split(following)[1:])
+    assert "nDCG@10" in capsys.readouterr().out
+
+
+def test_a_reused_run_reports_its_negatives_too(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    main(["run", str(recipe)])
+    assert "stage-1: negatives" in Path("runs/tiny/report.md").read_text()

@@ -1,4 +1,4 @@
-"""Rankwright: train, search and evaluate neural rankers. Importing it imports neither torch nor transformers."""
+"""Rankwright: train, search and evaluate neural rankers; importing it imports neither torch nor transformers."""
 
 from __future__ import annotations
 

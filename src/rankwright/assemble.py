@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +24,21 @@ def pick_device(name: str) -> str:
     """The torch device of a recipe's or a command's `device`.
 
     Raises:
-        UsageError: CUDA was asked for and is not there.
+        UsageError: no such kind of device, or this machine has none.
     """
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise UsageError(f"device {name!r} is not known", fix="give auto, cpu, cuda, cuda:1 ... or mps")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UsageError(f"device {name!r}: this machine has no CUDA device", fix="use device: auto or cpu")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        there = torch.cuda.device_count()
+        raise UsageError(f"device {name!r}: this machine has {there} CUDA device(s)", fix="count from cuda:0")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device 'mps': this machine has none", fix="use device: auto or cpu")
     return name
 
 
@@ -96,7 +104,8 @@ def encode_corpus(ranker: Ranker, dataset: Dataset, folder: Path, *, device: str
 
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
     kind = "float16" if dtype == "float16" else "float32"
-    return encode(ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, device=device)
+    budget = 2048 if device == "cpu" else 16384  # what fits a core's cache; what fills a GPU
+    return encode(ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, tokens_per_batch=budget, device=device)
 
 
 def encode_queries(ranker: Ranker, dataset: Dataset, query_ids: Sequence[str], *, device: str) -> np.ndarray:

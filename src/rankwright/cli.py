@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -104,6 +105,7 @@ def _evaluating(verbs: argparse._SubParsersAction) -> None:
     _common(verb, "json", "lenient")
     verb = verbs.add_parser("report", help="bring a run folder up to date and write its report again")
     verb.add_argument("folder", help="run folder")
+    _common(verb, "lenient")
     verb = verbs.add_parser("export", help="model folder -> a folder that other software loads")
     verb.add_argument("model", help="model folder or hub id")
     verb.add_argument("--out", help="folder to make; without it only --verify is done")
@@ -119,8 +121,8 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verbs.add_parser("schema", help="JSON Schema of recipes, for editors")
     verb = verbs.add_parser("doctor", help="what is odd about data: leakage, duplicates, truncation ...")
     verb.add_argument("thing", help="recipe or data set")
-    verb.add_argument("--train", default="train", help="training split (data set)")
-    verb.add_argument("--test", nargs="*", default=["test"], help="test splits (data set)")
+    verb.add_argument("--train", help="training split of a data set (default: train, if it is there)")
+    verb.add_argument("--test", nargs="*", help="test splits of a data set (default: test, if it is there)")
     verb.add_argument("--run", help="a TREC run of training queries: suspected false negatives")
     _common(verb, "json", "lenient")
     verb = verbs.add_parser("check-gradients", help="prove the cached step on this recipe against plain autograd")
@@ -142,20 +144,39 @@ def _common(verb: argparse.ArgumentParser, *names: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; exits with the code of errors.py."""
-    given = parser().parse_args(arguments)
-    from . import progress, signals, verbs
+    given = _parsed(arguments)
+    from . import progress, signals
     from .errors import RankwrightError, ResourceError
 
     progress.quiet(given.quiet)
+    sys.path.append("")  # a recipe may name my_code.MyLoss from the folder one stands in
     try:
         with signals.handled():
+            from . import verbs  # takes seconds: a signal counts from here on
+
+            signals.check()
             getattr(verbs, given.verb.replace("-", "_"))(given)
-    except (RankwrightError, MemoryError) as error:
+            sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has enough of it
+        os._exit(0)  # at once: an orderly exit would try to write the rest again, and complain
+    except (RankwrightError, MemoryError, OSError) as error:
         if given.debug:
             raise
         if isinstance(error, MemoryError):
             error = ResourceError("out of memory", fix="lower micro_batch_tokens or use a machine with more memory")
+        if isinstance(error, OSError):
+            where, what = error.filename, error.strerror or str(error)
+            error = ResourceError(what, where=where, fix="check the path, its permissions and the disk")
         sys.stderr.write(f"rankwright: {error.kind}: {error}\n")
         raise SystemExit(error.code) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; overrides may also stand behind options, which argparse alone does not allow."""
+    root = parser()
+    given, rest = root.parse_known_args(arguments)
+    if rest and "overrides" in given and all("=" in word and not word.startswith("-") for word in rest):
+        given.overrides, rest = [*given.overrides, *rest], []
+    if rest:
+        root.error(f"unrecognized arguments: {' '.join(rest)}")
+    return given

@@ -46,8 +46,10 @@ def examine(given: Namespace) -> dict[str, Any]:
     findings: dict[str, Any] = {}
     if Path(given.thing).suffix not in (".yaml", ".yml") and not api.is_bundled(given.thing):
         dataset = Dataset.open(given.thing, reading=reading)
-        findings[given.thing] = audit_dataset(dataset, train=given.train, tests=given.test).to_dict()
-        train = given.train
+        for split in [*([given.train] if given.train else []), *(given.test or [])]:
+            dataset.qrels(split)  # one that was named must be there
+        train, tests = given.train or "train", ["test"] if given.test is None else given.test
+        findings[given.thing] = audit_dataset(dataset, train=train, tests=tests).to_dict()
     else:
         plan = api.load_recipe(given.thing)
         ranker = plan.model.load()
@@ -76,7 +78,9 @@ def _datasets(plan: Recipe) -> dict[str, tuple[str | None, list[str]]]:
             found[source.dataset] = (source.split, [])
     for evaluation in plan.evaluate:
         train, tests = found.get(evaluation.dataset, (None, []))
-        found[evaluation.dataset] = (train, [*tests, evaluation.split])
+        if evaluation.qrels is None:
+            tests = [*tests, evaluation.split]
+        found[evaluation.dataset] = (train, tests)
     return found
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from . import signals, storage
-from .errors import ArtefactError
+from .errors import ArtefactError, UsageError
 from .progress import duration, say
 
 FILE = "steps.json"
+_OURS = ("recipe.yaml", "report.html", "report.md", "model", "evaluation", "vectors", "index", "stage-1")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Ledger:
         self.folder = folder
         self.steps: list[StepRecord] = []
         try:
-            self._known: dict[str, Any] = storage.read_json(folder / FILE)
+            self._known = known_steps(folder)
         except ArtefactError:
             self._known = {}
 
@@ -81,6 +82,40 @@ class Ledger:
             except (ArtefactError, OSError):
                 return None
         return state
+
+
+def known_steps(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `steps.json` of a run folder says.
+
+    Raises:
+        ArtefactError: it is missing or is not what `Ledger` writes.
+    """
+    known = storage.read_json(folder / FILE)
+    entries = list(known.values()) if isinstance(known, dict) else [None]
+    for entry in entries:
+        if not (isinstance(entry, dict) and {"key", "seconds", "outputs"} <= set(entry)):
+            raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
+        if not isinstance(entry["seconds"], int | float):
+            raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
+    return known
+
+
+def claim(folder: Path) -> None:
+    """Refuse a folder in which a run would overwrite somebody else's files.
+
+    Raises:
+        UsageError: it is a file, or it holds files with names of ours and no run.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError("is a file, a run needs a folder", where=folder, fix="choose another folder")
+    if any((folder / mark).exists() for mark in (FILE, ".lock", "environment.json")):
+        return
+    for name in _OURS:
+        if (folder / name).exists():
+            raise UsageError(
+                f"holds a {name!r} that is not of a run: it would be overwritten", where=folder,
+                fix="choose another run folder (--folder)",
+            )  # fmt: skip
 
 
 def _content(path: Path) -> str:

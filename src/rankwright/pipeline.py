@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import assemble, recipe, storage
 from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
-from .errors import RecipeError
-from .ledger import Ledger, StepRecord, fingerprint
+from .errors import DataError, RecipeError
+from .ledger import Ledger, StepRecord, claim, fingerprint
+from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
@@ -22,18 +23,29 @@ if TYPE_CHECKING:
     from .models import Ranker
     from .training import Validator
 
+NO_NEGATIVES = "widen ranks, lower the margins, or search deeper (depth)"
 SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training"}
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The runs of one test collection, by system, in the order in which they are reported."""
+    """The runs of one test collection, by system, in the order in which they are reported.
+
+    Attributes:
+        labels: what the report calls data set and split; no two collections of a recipe have the same.
+    """
 
     evaluation: Evaluation
+    labels: tuple[str, str]
     dataset: Dataset
     qrels: Qrels
     runs: Mapping[str, Run]
     folder: Path
+
+    @property
+    def place(self) -> str:
+        """The collection's name in files and tables."""
+        return "-".join(self.labels)
 
 
 @dataclass(frozen=True)
@@ -58,14 +70,9 @@ class Pipeline:
     """
 
     def __init__(
-        self,
-        plan: Recipe,
-        *,
-        folder: Path | None = None,
-        reading: Reading | None = None,
-        cache: Path | None = None,
+        self, plan: Recipe, *, folder: Path | None = None, reading: Reading | None = None, cache: Path | None = None,
         allow_drift: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.plan, self.folder = plan, folder or run_folder(plan)
         self.reading, self.cache = reading or Reading(), cache or default_cache()
         self.allow_drift = allow_drift
@@ -73,6 +80,8 @@ class Pipeline:
         self.ledger = Ledger(self.folder)
         self.negatives: dict[str, str] = {}
         self._datasets: dict[str, Dataset] = {}
+        self._judged: dict[tuple[str, str], Qrels] = {}
+        self._names, self._labels = dataset_names(plan), collection_labels(plan)
 
     # --- the story -------------------------------------------------------------------------------
 
@@ -82,23 +91,25 @@ class Pipeline:
         Raises:
             Stopped: a signal came; the same call goes on from there.
         """
+        claim(self.folder)
         with storage.lock(self.folder / ".lock"):
+            self.check()
             self._begin()
             start = self._load(self.plan.model)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
             for at, evaluation in enumerate(self.plan.evaluate):
                 if "bm25" in evaluation.baselines:
-                    runs[at][SYSTEMS["bm25"]] = self._bm25(evaluation)
+                    runs[at][SYSTEMS["bm25"]] = self._bm25(at)
                 if "start" in evaluation.baselines or not self.plan.stages:
-                    runs[at][SYSTEMS["start"]] = self._dense(evaluation, start, "start")
+                    runs[at][SYSTEMS["start"]] = self._dense(at, start, "start")
             model = self._train(start)
             if model is not None:
                 trained = self._load(_continued(self.plan.model, model))
-                for at, evaluation in enumerate(self.plan.evaluate):
-                    runs[at][SYSTEMS["trained"]] = self._dense(evaluation, trained, "trained")
+                for at, found in enumerate(runs):
+                    found[SYSTEMS["trained"]] = self._dense(at, trained, "trained")
             evaluated = tuple(
-                Evaluated(e, self._dataset(e.dataset), self._qrels(e), found, self._place(e))
-                for e, found in zip(self.plan.evaluate, runs)
+                Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at], self._place(at))
+                for at, e in enumerate(self.plan.evaluate)
             )
             return Outcome(self.plan, self.folder, model, evaluated, tuple(self.ledger.steps), dict(self.negatives))
 
@@ -106,11 +117,27 @@ class Pipeline:
         """The stages alone; the model folder."""
         if not self.plan.stages:
             raise RecipeError("the recipe has no stages: there is nothing to train", where="stages")
+        claim(self.folder)
         with storage.lock(self.folder / ".lock"):
             self._begin()
             model = self._train(self._load(self.plan.model))
             assert model is not None
             return model
+
+    def check(self) -> None:
+        """Read all judgements and rankings that any step will need: a wrong name shows before hours of work, not after.
+
+        Raises:
+            DataError: a data set, split or file is missing or wrong.
+        """
+        for evaluation in self.plan.evaluate:
+            self._qrels(evaluation)
+        for stage in self.plan.stages:
+            assemble.training_qrels(self._dataset(dataset_of(stage.data)), stage.data)
+            if stage.mine and stage.mine.by not in ("model", "bm25"):
+                read_run(Path(stage.mine.by), self.reading)
+            if stage.validate:
+                self._validated(stage.validate)
 
     def _begin(self) -> None:
         storage.sweep(self.folder)
@@ -128,19 +155,26 @@ class Pipeline:
         return self._datasets[name]
 
     def _qrels(self, evaluation: Evaluation) -> Qrels:
-        dataset = self._dataset(evaluation.dataset)
-        if evaluation.qrels is not None:
-            return dataset.read_qrels(evaluation.qrels)
-        return dataset.qrels(evaluation.split)
+        dataset, key = self._dataset(evaluation.dataset), (evaluation.dataset, evaluation.qrels or evaluation.split)
+        if key not in self._judged:
+            qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)
+            if not len(qrels.queries):
+                raise DataError(
+                    f"no judged query in {key[1]!r}: there is nothing to measure", where=dataset.folder,
+                    fix="add judgements, or take this collection out of the recipe's evaluate",
+                )  # fmt: skip
+            self._judged[key] = qrels
+        return self._judged[key]
 
-    def _place(self, evaluation: Evaluation) -> Path:
-        return self.folder / "evaluation" / place_name(evaluation.dataset, evaluation.split)
+    def _place(self, at: int) -> Path:
+        return self.folder / "evaluation" / "-".join(self._labels[at])
 
-    def _bm25(self, evaluation: Evaluation) -> Run:
+    def _bm25(self, at: int) -> Run:
+        evaluation = self.plan.evaluate[at]
         dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
-        path = self._place(evaluation) / "bm25.trec"
+        path = self._place(at) / "bm25.trec"
         self.ledger.do(
-            f"BM25 on {place_name(evaluation.dataset, evaluation.split)}",
+            f"BM25 on {'-'.join(self._labels[at])}",
             {"corpus": dataset.corpus.fingerprint, "queries": dataset.queries.fingerprint, "of": list(qrels.queries),
              "depth": evaluation.depth},
             outputs=[path],
@@ -150,16 +184,16 @@ class Pipeline:
                 tag="bm25",
             ),
         )  # fmt: skip
-        return read_run(path)
+        return _own_run(path)
 
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
-        return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{short_name(dataset.name)}", BM25())
+        return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{self._names[dataset.name]}", BM25())
 
     def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors:
-        folder = self.folder / "vectors" / f"{system}-{short_name(dataset.name)}"
+        folder = self.folder / "vectors" / f"{system}-{self._names[dataset.name]}"
         made: list[Vectors] = []
         self.ledger.do(
-            f"encode {short_name(dataset.name)} ({SYSTEMS.get(system, system)})",
+            f"encode {self._names[dataset.name]} ({SYSTEMS.get(system, system)})",
             {"model": ranker.fingerprint("doc"), "tokens": ranker.tokenizer_key("doc"),
              "corpus": dataset.corpus.fingerprint},
             outputs=[folder],
@@ -167,12 +201,13 @@ class Pipeline:
         )  # fmt: skip
         return made[0] if made else Vectors.open(folder)
 
-    def _dense(self, evaluation: Evaluation, ranker: Ranker, system: str) -> Run:
+    def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
+        evaluation = self.plan.evaluate[at]
         dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
         vectors = self._vectors(ranker, system, dataset)
-        path = self._place(evaluation) / f"{system}.trec"
+        path = self._place(at) / f"{system}.trec"
         self.ledger.do(
-            f"search {place_name(evaluation.dataset, evaluation.split)} ({SYSTEMS[system]})",
+            f"search {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
             {"vectors": vectors.fingerprint, "model": ranker.fingerprint("query"),
              "tokens": ranker.tokenizer_key("query"), "queries": dataset.queries.fingerprint,
              "of": list(qrels.queries), "depth": evaluation.depth},
@@ -185,7 +220,7 @@ class Pipeline:
                 tag=system,
             ),
         )  # fmt: skip
-        return read_run(path)
+        return _own_run(path)
 
     # --- training --------------------------------------------------------------------------------
 
@@ -226,7 +261,8 @@ class Pipeline:
         settings = replace(stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1)
         choices = [stage.group, stage.batches, stage.objective, settings, stage.validate]
         choices += [stage.query_length, stage.doc_length]
-        return {
+        validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
+        return validation | {
             "recipe": fingerprint(repr(choices)),
             "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), repr(self.plan.model)]),
             "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
@@ -242,9 +278,9 @@ class Pipeline:
     ) -> None:
         from .training import Objective, distributed, train_stage
 
+        seed = key(self.plan.seed, "stage", folder.parent.name)
         loader = assemble.make_loader(
-            ranker, dataset, sources, group=stage.group, batches=stage.batches,
-            seed=key(self.plan.seed, "stage", str(folder.parent.name)),
+            ranker, dataset, sources, group=stage.group, batches=stage.batches, seed=seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
             rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
@@ -253,7 +289,7 @@ class Pipeline:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
         train_stage(
             ranker, loader, Objective(stage.objective), settings=stage.train, folder=folder, identity=identity,
-            seed=self.plan.seed, device=self.device, allow_drift=self.allow_drift,
+            seed=seed, device=self.device, allow_drift=self.allow_drift,
             validator=self._validator(stage.validate, ranker) if stage.validate else None,
         )  # fmt: skip
 
@@ -267,16 +303,20 @@ class Pipeline:
             index = Exact(self._vectors(ranker, system, dataset), self.device)
             inputs["model"] = fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")])
         elif spec.by != "bm25":
-            inputs["run"] = fingerprint(read_run(Path(spec.by)).to_dict())
+            inputs["run"] = fingerprint(read_run(Path(spec.by), self.reading).to_dict())
 
         def work() -> None:
             run, positives = self._candidates(spec, dataset, known, ranker, index)
             found, report = mine(run, known, spec.keep, positives=positives)
+            if not len(found):
+                raise RecipeError(f"mining by {spec.by} found no negatives: {report}", where="mine", fix=NO_NEGATIVES)
             write_qrels(path, found)
-            self.negatives[path.parent.name] = str(report)
+            storage.write_text(note, str(report))
             say(str(report))
 
-        self.ledger.do(f"mine negatives for {path.parent.name} by {spec.by}", inputs, outputs=[path], work=work)
+        note = path.with_suffix(".txt")
+        self.ledger.do(f"mine negatives for {path.parent.name} by {spec.by}", inputs, outputs=[path, note], work=work)
+        self.negatives[path.parent.name] = note.read_text(encoding="utf-8")
         return path
 
     def _candidates(
@@ -284,7 +324,7 @@ class Pipeline:
     ) -> tuple[Run, Run | None]:
         """The ranking that negatives come from, and the scores of the relevant documents where margins need them."""
         if spec.by not in ("model", "bm25"):
-            return read_run(Path(spec.by)), None
+            return read_run(Path(spec.by), self.reading), None
         if isinstance(index, Exact):
             queries = assemble.encode_queries(ranker, dataset, known.queries, device=self.device)
             run = index.search(queries, known.queries, k=spec.depth)
@@ -294,13 +334,20 @@ class Pipeline:
         run = lexical.search(texts, known.queries, k=spec.depth)
         return run, lexical.score(texts, known.queries, pairs=known) if spec.keep.needs_positive_scores else None
 
+    def _validated(self, spec: Validation) -> list[object]:
+        """What a validation depends on: texts, judgements, candidates."""
+        dataset = self._dataset(spec.dataset)
+        candidates = read_run(Path(spec.candidates), self.reading).to_dict() if spec.candidates else None
+        texts = [dataset.corpus.fingerprint, dataset.queries.fingerprint]
+        return [texts, dataset.qrels(spec.split).to_dict(), candidates]
+
     def _validator(self, spec: Validation, ranker: Ranker) -> Validator:
-        from .evaluation import evaluate
+        from .evaluation import evaluate, parse
         from .training import Validator
 
         dataset = self._dataset(spec.dataset)
         qrels = dataset.qrels(spec.split)
-        candidates = read_run(Path(spec.candidates)) if spec.candidates else None
+        candidates = read_run(Path(spec.candidates), self.reading) if spec.candidates else None
         doc_ids = list(candidates.docs) if candidates else list(dataset.corpus.ids)
         store = assemble.tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
         rows = assemble.rows_of(dataset.corpus, doc_ids, "document")
@@ -315,24 +362,15 @@ class Pipeline:
                 run = index.search(queries, qrels.queries, k=100)
             return evaluate(run, qrels, [spec.measure]).mean()
 
-        return Validator(measure, spec.measure, every=spec.every, patience=spec.patience)
+        return Validator(measure, str(parse(spec.measure)[0]), every=spec.every, patience=spec.patience)
 
 
 # --- names and facts -----------------------------------------------------------------------------
 
 
-def run_folder(plan: Recipe) -> Path:
-    """``output/name`` of a recipe."""
-    return Path(plan.output) / storage.safe_name(plan.name or "run")
-
-
-def short_name(dataset: str) -> str:
-    """The last part of a data set's path or hub id, as part of a file name."""
-    return "".join(c if c.isalnum() or c in "-_." else "-" for c in Path(dataset).name).lstrip(".") or "data"
-
-
-def place_name(dataset: str, split: str) -> str:
-    return f"{short_name(dataset)}-{split}"
+def _own_run(path: Path) -> Run:
+    """A run that a step wrote; lenient, because a run that found nothing at all has no row."""
+    return read_run(path, Reading(lenient=True))
 
 
 def _continued(spec: Any, folder: Path) -> Any:

@@ -31,6 +31,10 @@ class Mining:
     depth: int = 100
     keep: Mine = field(default_factory=Mine)
 
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise RecipeError(f"depth must be at least 1, got {self.depth}")
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -87,6 +91,9 @@ class Stage:
     def __post_init__(self) -> None:
         if not self.data or not self.objective:
             raise RecipeError("a stage needs data and an objective")
+        for name, length in (("query_length", self.query_length), ("doc_length", self.doc_length)):
+            if length is not None and length < 1:
+                raise RecipeError(f"{name} must be at least 1, got {length}", fix="null takes the model's own length")
         for name, value, kind in (
             *(("data", source, Source) for source in self.data),
             ("group", self.group, Group),

@@ -25,7 +25,7 @@ from .evaluation.report import (
     Timing,
     write_report,
 )
-from .pipeline import SYSTEMS, Evaluated, Outcome, place_name
+from .pipeline import SYSTEMS, Evaluated, Outcome
 from .plan import Recipe
 from .progress import duration
 from .types import Qrels, Run
@@ -40,7 +40,13 @@ def evaluate_runs(
     """Every run measured, and each of the others compared with the first."""
     scores = {name: measure(run, qrels, measures) for name, run in runs.items()}
     first, *others = scores
-    return scores, compare_pairs(scores, [(first, other) for other in others])
+    return scores, _compared(scores, [(first, other) for other in others])
+
+
+def _compared(scores: Mapping[str, Scores], pairs: Sequence[tuple[str, str]]) -> Comparison:
+    """Paired tests; none where one query alone is judged, for it has no spread to test against."""
+    enough = all(len(found.queries) > 1 for found in scores.values())
+    return compare_pairs(scores, pairs if enough else [])
 
 
 def metrics_json(scores: Mapping[str, Scores], comparison: Comparison, *, per_query: bool) -> dict[str, Any]:
@@ -89,9 +95,9 @@ def conclude(outcome: Outcome) -> tuple[Path, dict[str, dict[str, Scores]]]:
     scores: dict[str, dict[str, Scores]] = {}
     comparisons: dict[str, Comparison] = {}
     for found in outcome.evaluated:
-        place = place_name(found.evaluation.dataset, found.evaluation.split)
+        place = found.place
         scores[place] = {n: measure(run, found.qrels, found.evaluation.measures) for n, run in found.runs.items()}
-        comparisons[place] = compare_pairs(scores[place], _pairs(list(scores[place])))
+        comparisons[place] = _compared(scores[place], _pairs(list(scores[place])))
         result = metrics_json(scores[place], comparisons[place], per_query=True)
         storage.write_json(found.folder / "metrics.json", result)
     path, _ = write_report(outcome.folder, _report(outcome, scores, comparisons))
@@ -114,7 +120,7 @@ def summary(result: api.Result) -> str:
         measures = next(iter(systems.values())).measures
         rows = [[name, *(f"{found.mean()[m]:.3f}" for m in measures)] for name, found in systems.items()]
         parts += [table([place, *measures], rows), ""]
-        comparison = compare_pairs(systems, _pairs(list(systems)))
+        comparison = _compared(systems, _pairs(list(systems)))
         if len(comparison):
             parts += [difference_table(comparison), ""]
     steps = [[s.name, duration(s.seconds), "reused" if s.reused else ""] for s in result.steps]
@@ -131,8 +137,7 @@ def summary(result: api.Result) -> str:
 def _report(outcome: Outcome, scores: dict[str, dict[str, Scores]], comparisons: dict[str, Comparison]) -> Report:
     systems, paired = [], []
     for found in outcome.evaluated:
-        place = place_name(found.evaluation.dataset, found.evaluation.split)
-        labels = (_label(found), found.evaluation.split)
+        place, labels = found.place, found.labels
         systems += [_system(name, found, s, labels) for name, s in scores[place].items()]
         paired += [
             PairedResult(c.baseline, c.system, c.measure, c.difference, c.interval, c.p, c.p_holm,
@@ -167,10 +172,6 @@ def _report(outcome: Outcome, scores: dict[str, dict[str, Scores]], comparisons:
 def _subtitle(plan: Recipe) -> str:
     backbone = getattr(plan.model, "backbone", type(plan.model).__name__)
     return f"{type(plan.model).__name__} from {backbone}, {len(plan.stages)} training stage(s), seed {plan.seed}"
-
-
-def _label(found: Evaluated) -> str:
-    return place_name(found.evaluation.dataset, "").rstrip("-")
 
 
 def _system(name: str, found: Evaluated, scores: Scores, labels: tuple[str, str]) -> SystemResult:
@@ -211,11 +212,12 @@ def _data_checks(outcome: Outcome) -> tuple[list[DataCheck], list[str]]:
     seen: set[str] = set()
     trained = {source.dataset: source.split for stage in outcome.recipe.stages for source in stage.data}
     for found in outcome.evaluated:
-        name, label = found.dataset.name, _label(found)
+        name, label = found.dataset.name, found.labels[0]
         if name in seen:
             continue
         seen.add(name)
-        tests = [e.evaluation.split for e in outcome.evaluated if e.dataset.name == name]
+        same = [e.evaluation for e in outcome.evaluated if e.dataset.name == name]
+        tests = list(dict.fromkeys(e.split for e in same if e.qrels is None))
         audit = audit_dataset(found.dataset, train=trained.get(name), tests=tests)
         warnings += [f"{label}: {warning}" for warning in audit.warnings]
         checks += [
@@ -238,7 +240,7 @@ def _examples(outcome: Outcome, scores: dict[str, dict[str, Scores]]) -> tuple[l
     if not outcome.evaluated:
         return [], []
     found = outcome.evaluated[0]
-    systems = scores[place_name(found.evaluation.dataset, found.evaluation.split)]
+    systems = scores[found.place]
     pairs = _pairs(list(systems))
     if not pairs:
         return [], []

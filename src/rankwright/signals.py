@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import Stopped
 
 _requested = threading.Event()
-_name = ""
+_name, _first = "", 0.0
+_GRACE = 0.5  # seconds
 
 
 def requested() -> bool:
@@ -26,10 +28,12 @@ def check(resume: str = "run the same command again") -> None:
 
 
 def _handle(number: int, _frame: object) -> None:
-    global _name
+    global _name, _first
     if _requested.is_set():
-        os._exit(Stopped.code)  # the second signal: the person means it
-    _name = signal.Signals(number).name
+        if time.monotonic() - _first > _GRACE:  # sooner it is the same stop, passed on by a wrapper
+            os._exit(Stopped.code)  # the second signal: the person means it
+        return
+    _name, _first = signal.Signals(number).name, time.monotonic()
     _requested.set()
 
 

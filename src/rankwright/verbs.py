@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from . import api, assemble, recipe, storage
 from .console import out, out_json, table
 from .data import Dataset, Reading, dataset_of, read_qrels, read_run, write_qrels, write_run
 from .errors import ArtefactError, UsageError
+from .ledger import known_steps
 from .plan import Recipe
 from .progress import quiet
 
@@ -78,17 +80,17 @@ def _finished(result: api.Result, given: Namespace) -> None:
 
 def _dry_run(plan: Recipe, given: Namespace) -> None:
     """Check everything that can be checked before work starts, and print the resolved recipe."""
-    from .evaluation import parse
-    from .pipeline import run_folder
+    from .naming import run_folder
+    from .pipeline import Pipeline
 
     reading = Reading(lenient=given.lenient)
+    Pipeline(plan, folder=Path(given.folder) if given.folder else None, reading=reading).check()
     facts: list[dict[str, Any]] = []
     for number, stage in enumerate(plan.stages, start=1):
         dataset = Dataset.open(dataset_of(stage.data), reading=reading)
         qrels = assemble.training_qrels(dataset, stage.data)
         facts.append({"stage": number, "queries": len(qrels.queries), "judgements": len(qrels)})
     for evaluation in plan.evaluate:
-        parse(evaluation.measures)
         dataset = Dataset.open(evaluation.dataset, reading=reading)
         qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)
         facts.append({"test": evaluation.dataset, "queries": len(qrels.queries), "documents": len(dataset.corpus)})
@@ -99,7 +101,38 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
     for fact in facts:
         out("# " + ", ".join(f"{key} {value}" for key, value in fact.items()))
     out(f"# run folder: {folder}")
-    out(f"# nothing was done; next: rankwright run {given.recipe}")
+    out(f"# nothing was done; next: {_command(given.verb, given.recipe, *given.overrides)}")
+
+
+def _command(*words: str | Path) -> str:
+    """A command line that a shell takes as it is."""
+    return shlex.join(["rankwright", *map(str, words)])
+
+
+def _new_file(name: str) -> Path:
+    """A file to write, checked before the work that makes it.
+
+    Raises:
+        UsageError: it cannot be a text file of ours.
+    """
+    path = Path(name)
+    if not path.name or path.is_dir():
+        raise UsageError("is a folder, a file is written here", where=name, fix="name a file, e.g. --out run.trec")
+    if path.suffix in (".parquet", ".json", ".jsonl", ".yaml", ".yml"):
+        raise UsageError(f"text is written here, not {path.suffix[1:]}", where=name, fix="e.g. --out run.trec")
+    return path
+
+
+def _new_folder(name: str) -> Path:
+    """A folder to publish, checked before the work that fills it.
+
+    Raises:
+        UsageError: a file or somebody else's folder is there.
+    """
+    path = Path(name)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / storage.MANIFEST).is_file()):
+        raise UsageError("exists and is no artefact", where=name, fix="choose another folder, or remove this one")
+    return path
 
 
 # --- search --------------------------------------------------------------------------------------
@@ -112,27 +145,29 @@ def _open(given: Namespace) -> Dataset:
 def encode(given: Namespace) -> None:
     from .models import load
 
-    dataset, device = _open(given), assemble.pick_device(given.device)
+    folder, dataset, device = _new_folder(given.out), _open(given), assemble.pick_device(given.device)
     ranker = load(given.model, device=device)
-    vectors = assemble.encode_corpus(ranker, dataset, Path(given.out), device=device, dtype=given.dtype)
+    vectors = assemble.encode_corpus(ranker, dataset, folder, device=device, dtype=given.dtype)
     out(f"vectors: {given.out}  ({len(vectors):,} x {vectors.dim}, {given.dtype})")
-    out(f"next:    rankwright search {given.out} {given.data} --model {given.model} --out run.trec")
+    out(f"next:    {_command('search', given.out, given.data, '--model', given.model, '--out', 'run.trec')}")
 
 
 def index(given: Namespace) -> None:
     from .search import BM25
 
     spec = BM25(k1=given.k1, b=given.b, language=given.language, stem=not given.no_stem)
-    made = assemble.bm25_index(_open(given), Path(given.out), spec)
+    made = assemble.bm25_index(_open(given), _new_folder(given.out), spec)
     out(f"index: {given.out}  ({len(made.ids):,} documents)")
-    out(f"next:  rankwright search {given.out} {given.data} --out run.trec")
+    out(f"next:  {_command('search', given.out, given.data, '--out', 'run.trec')}")
 
 
 def search(given: Namespace) -> None:
     from .models import load
     from .search import LexicalIndex, Vectors
 
-    dataset = _open(given)
+    path, dataset = _new_file(given.out), _open(given)
+    if given.k < 1:
+        raise UsageError(f"k must be at least 1, got {given.k}")
     ids = list(dataset.qrels(given.split).queries if given.split else dataset.queries.ids)
     kind = storage.read_manifest(given.index).kind
     if kind == "vectors":
@@ -145,23 +180,31 @@ def search(given: Namespace) -> None:
         found = assemble.bm25_run(dataset, LexicalIndex.open(Path(given.index)), ids, depth=given.k)
     else:
         raise ArtefactError(f"holds '{kind}', which cannot be searched", where=given.index)
-    write_run(Path(given.out), found)
+    write_run(path, found)
     out(f"run:  {given.out}  ({len(found.queries):,} queries, {len(found):,} documents)")
-    out(f"next: rankwright evaluate {given.out} --qrels {dataset.folder / 'qrels'}/...")
+    split = given.split or ("test" if "test" in dataset.files else next(iter(dataset.files), None))
+    if split is not None:
+        out(f"next: {_command('evaluate', given.out, '--qrels', dataset.files[split])}")
 
 
 def mine(given: Namespace) -> None:
+    from .pipeline import NO_NEGATIVES
     from .search import Mine, mine
 
     spec = Mine(
         ranks=tuple(given.ranks), per_query=given.per_query, margin=given.margin,
         relative_margin=given.relative_margin, pick=given.pick, seed=given.seed,
     )  # fmt: skip
-    dataset = _open(given)
+    if given.run and spec.needs_positive_scores:
+        fix = "use --model or --bm25, or leave the margins out"
+        raise UsageError("margins need the scores of the relevant documents, which a run lacks", fix=fix)
+    path, dataset = _new_file(given.out), _open(given)
     known = dataset.qrels(given.split)
     found, positives = _candidates(given, dataset, known, spec.needs_positive_scores)
     negatives, report = mine(found, known, spec, positives=positives)
-    write_qrels(Path(given.out), negatives)
+    if not len(negatives):
+        raise UsageError(f"no negatives were found: {report}", fix=f"{NO_NEGATIVES}, or mine in another --split or run")
+    write_qrels(path, negatives)
     out(str(report))
     out(f"negatives: {given.out}")
     source = f"Judged: {{dataset: {given.data}, qrels: {given.out}, grade: 0}}"
@@ -173,7 +216,7 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
     from .search import BM25, Exact
 
     if given.run:
-        return read_run(Path(given.run)), None
+        return read_run(Path(given.run), dataset.reading), None
     depth, ids, work = given.ranks[1] + 100, known.queries, Path(given.out + ".work")
     if given.bm25:
         index = assemble.bm25_index(dataset, work / "bm25", BM25())
@@ -195,6 +238,10 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
 def evaluate(given: Namespace) -> None:
     from .reporting import comparison_table, evaluate_runs, metrics_json
 
+    if len(set(given.runs)) < len(given.runs):
+        raise UsageError("the same run is given twice", fix="give each run once")
+    if given.out and (not Path(given.out).name or Path(given.out).is_dir()):
+        raise UsageError("is a folder, a JSON file is written here", where=given.out, fix="e.g. --out metrics.json")
     reading = Reading(lenient=given.lenient)
     qrels = read_qrels(Path(given.qrels), reading)
     names = _names(given.runs)
@@ -221,8 +268,10 @@ def report(given: Namespace) -> None:
     from .reporting import conclude
 
     folder = Path(given.folder)
+    if not (folder / "recipe.yaml").is_file():
+        raise UsageError("is no run folder: no recipe.yaml in it", where=folder, fix="give what `rankwright run` made")
     plan = api.load_recipe(folder / "recipe.yaml")
-    path, _ = conclude(Pipeline(plan, folder=folder).run())
+    path, _ = conclude(Pipeline(plan, folder=folder, reading=Reading(lenient=given.lenient)).run())
     out(f"report: {path}")
 
 
@@ -236,9 +285,10 @@ def export(given: Namespace) -> None:
     if given.out:
         models.export(ranker, Path(given.out))
         folder = Path(given.out)
-        out(f"model: {folder}")
+        if not given.json:
+            out(f"model: {folder}")
     if not given.verify:
-        return
+        return out_json({"model": str(folder)}) if given.json else None
     checks = models.verify_export(folder, _SAMPLE)
     if given.json:
         out_json([vars(check) for check in checks])
@@ -263,10 +313,17 @@ _SAMPLE = [
 def show(given: Namespace) -> None:
     path = Path(given.thing)
     if path.is_dir() and (path / "recipe.yaml").is_file():
-        steps = storage.read_json(path / "steps.json") if (path / "steps.json").is_file() else {}
+        steps = known_steps(path) if (path / "steps.json").is_file() else {}
         facts = {"run folder": str(path), "steps": {name: f"{s['seconds']:.1f} s" for name, s in steps.items()}}
         facts["contents"] = sorted(p.name for p in path.iterdir() if not p.name.startswith("."))
     elif path.is_dir():
+        if not (path / storage.MANIFEST).is_file():
+            what, fix = "no artefact of ours: no manifest.json in it", "give a recipe, a run folder or what a verb made"
+            if (path / "config.json").is_file() or (path / "modules.json").is_file():
+                fix = f"it looks like somebody's model: {_command('export', path, '--verify')}"
+            elif (path / "qrels").is_dir():
+                fix = f"it looks like a data set: {_command('doctor', path)}"
+            raise ArtefactError(what, where=path, fix=fix)
         manifest = storage.verify(path)
         facts = {"kind": manifest.kind, "key": manifest.key, "intact": True, **manifest.meta}
         facts["files"] = {name: f"{entry['size']:,} bytes" for name, entry in manifest.files.items()}

@@ -37,6 +37,8 @@ class Toy(nn.Module):
         if self.calls in self.fail_on:
             raise torch.OutOfMemoryError("planted")
         lengths = texts.lengths.tolist()
+        if not lengths:
+            return Reps(torch.zeros(0, 1, DIM, dtype=torch.float64), torch.zeros(0, 1, dtype=torch.bool))
         longest = max(lengths)
         ids = torch.zeros(len(lengths), longest, dtype=torch.int64)
         mask = torch.zeros(len(lengths), longest, dtype=torch.bool)

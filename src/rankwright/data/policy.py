@@ -85,7 +85,7 @@ POLICIES: dict[str, Policy] = {
         _RUN, "a rank that is not a whole number", "error", "not looked at where there is a score; else record skipped"
     ),
     "query not judged": Policy(
-        _BETWEEN, "the run answers a query that the qrels lack", "error", "left out, as in trec_eval"
+        _BETWEEN, "the run answers a query that the qrels lack: left out, as in trec_eval", _OK, _OK
     ),
     "missing document": Policy(
         _BETWEEN,

@@ -14,7 +14,7 @@ def headline(report: Report) -> tuple[str, list[str]]:
     if not report.systems:
         return "Nothing was evaluated.", []
     if lead is None:
-        last = report.systems[-1]
+        last = [system for system in report.systems if measure in system.means][-1]
         bounds = last.intervals.get(measure)
         where = f" on {last.place}" if last.place else ""
         within = f" ({report.level} interval {interval(bounds)})" if bounds else ""

@@ -119,7 +119,7 @@ def _summary(report: Report, group: Sequence[SystemResult]) -> Table:
             strong = len(group) > 1 and value == best[measure]
             row.append(Cell(value, mark=mark, small=interval(bounds) if bounds else "", strong=strong))
         rows.append(row)
-    queries = len(group[0].per_query.get(report.headline_measure, {}))
+    queries = max(map(len, group[0].per_query.values()), default=0)
     title = " · ".join(p for p in (group[0].dataset, group[0].split, f"{queries:,} queries" if queries else "") if p)
     note = f"In brackets: {report.level} interval of the mean over queries." if _any_interval(group) else ""
     if compared:

@@ -37,7 +37,7 @@ class InfoNCE(Loss):
     def __call__(
         self, scores: Float[Tensor, "q m"], targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]
     ) -> Float[Tensor, " q"]:
-        scores = scores / self.temperature
+        scores = (scores / self.temperature).masked_fill(~mask, 0.0)  # not even an infinity there may reach a gradient
         relevant, others = mask & (targets > 0), mask & (targets <= 0)
         count = relevant.sum(-1).clamp(min=1)
         if self.positives == "each":

@@ -55,7 +55,8 @@ class Ranker(torch.nn.Module, ABC):
         """The representations of one micro-batch, in row order.
 
         In training mode, with ``texts.keys``, dropout is on and each text's masks are a pure function of its key:
-        the same text under the same key gives the same row in any company.
+        the same text under the same key gives the same row in any company. No texts give no rows, in the width and
+        precision of any others: a process may have nothing to do.
         """
 
     @abstractmethod

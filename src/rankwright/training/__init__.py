@@ -1,4 +1,4 @@
-"""Training: objective, step, loop. Torch is imported when a training class is first used."""
+"""Training: objective, step, loop; torch is imported when a training class is first used."""
 
 from __future__ import annotations
 

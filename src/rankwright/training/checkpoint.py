@@ -26,9 +26,12 @@ class State:
         step: optimizer steps done.
         tokens: the micro-batch budget in force (it halves when memory runs out).
         graph_tokens: the graph budget in force.
+        scores: the budget of scores in force.
         best: best validation value so far, at `best_step`; None before the first.
         stale: validations since the best one.
+        validated: step of the latest validation.
         skipped: steps without an update because something was not finite.
+        in_a_row: how many of these were the latest steps.
         scale: fp16 loss scale, None elsewhere.
         scale_good: steps since the scale last changed.
     """
@@ -36,10 +39,13 @@ class State:
     step: int = 0
     tokens: int = 4096
     graph_tokens: int = 16384
+    scores: int = 4 << 20
     best: float | None = None
     best_step: int = 0
     stale: int = 0
+    validated: int = 0
     skipped: int = 0
+    in_a_row: int = 0
     scale: float | None = None
     scale_good: int = 0
 
@@ -54,16 +60,24 @@ def save(
     keep: int = 2,
     best: bool = False,
 ) -> None:
-    """Publish ``folder/step-<n>`` and remove all but the newest `keep`; or publish `folder` itself as the best."""
+    """Publish ``folder/step-<n>`` and remove all but the newest `keep`; or publish `folder` itself as the best.
+
+    What stands under later steps was damaged, else the run had gone on from there: it goes too, and does not count.
+    """
     path = folder if best else folder / f"step-{state.step:08d}"
+    if path.is_dir() and not (path / storage.MANIFEST).is_file():
+        storage.remove_folder(path)  # what a damaged disk left of one
     meta = {"state": asdict(state), "identity": dict(identity)}
     with storage.publish(path, KIND, meta=meta) as draft:
         storage.write_tensors(draft.file("model.safetensors"), _trainable(model))
-        if not best:
-            storage.write_tensors(draft.file("optimizer.safetensors"), optim.state_tensors(model, optimizer))
+        moments = optim.state_tensors(model, optimizer)
+        if moments and not best:  # there are none while every step so far was skipped
+            storage.write_tensors(draft.file("optimizer.safetensors"), moments)
     if not best:
-        for old in _steps(folder)[keep:]:
-            storage.remove_folder(old)
+        steps = _steps(folder)
+        at = steps.index(path)
+        for other in steps[:at] + steps[at + keep :]:
+            storage.remove_folder(other)
 
 
 def _trainable(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -75,10 +89,13 @@ def _steps(folder: Path) -> list[Path]:
     return sorted((p for p in folder.glob("step-*") if p.is_dir()), reverse=True)
 
 
-def newest(folder: Path, *, identity: Mapping[str, str], allow_drift: bool = False) -> tuple[Path, State] | None:
-    """The newest intact checkpoint; says which were skipped and why.
+def newest(
+    folder: Path, *, identity: Mapping[str, str], allow_drift: bool = False
+) -> tuple[Path, State, list[str]] | None:
+    """The newest intact checkpoint, and how it drifted from `identity`; says which were skipped and why.
 
     Raises:
+        ArtefactError: it was written by another version, which kept other facts.
         DriftError: it was made under another recipe, data, thread count or torch; the message names what differs.
     """
     for path in _steps(folder):
@@ -87,7 +104,7 @@ def newest(folder: Path, *, identity: Mapping[str, str], allow_drift: bool = Fal
         except ArtefactError as error:
             say(f"skipped checkpoint {path.name}: {error}")
             continue
-        theirs = manifest.meta["identity"]
+        theirs = manifest.meta.get("identity", {})
         differing = [
             f"{name} was {theirs.get(name)}, is {identity.get(name)}"
             for name in sorted(set(theirs) | set(identity))
@@ -101,8 +118,32 @@ def newest(folder: Path, *, identity: Mapping[str, str], allow_drift: bool = Fal
             )
         if differing:
             say("resuming in spite of drift: " + "; ".join(differing))
-        return path, State(**manifest.meta["state"])
+        return path, _state(manifest, path), differing
     return None
+
+
+def _state(manifest: storage.Manifest, path: Path) -> State:
+    try:
+        return State(**manifest.meta["state"])
+    except (KeyError, TypeError) as error:
+        fix = "resume with the version of rankwright that wrote it, or choose another output folder"
+        raise ArtefactError(f"a checkpoint of another version ({error})", where=path, fix=fix) from None
+
+
+def load_best(folder: Path, *, model: torch.nn.Module, step: int) -> None:
+    """Put the best weights back, which were those after `step`.
+
+    Raises:
+        ArtefactError: damaged, or of another step.
+    """
+    fix = f"remove {folder.parent} to train again"
+    try:
+        found = _state(storage.verify(folder, KIND), folder).step
+    except ArtefactError as error:
+        raise ArtefactError(f"the best weights are damaged: {error.what}", where=error.where, fix=fix) from None
+    if found != step:
+        raise ArtefactError(f"holds the weights of step {found}, the best were those of {step}", where=folder, fix=fix)
+    load(folder, model=model)
 
 
 def load(path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -116,5 +157,5 @@ def load(path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
     with torch.no_grad():
         for name, value in weights.items():
             parameters[name].copy_(value)
-    if optimizer is not None:
+    if optimizer is not None and (path / "optimizer.safetensors").is_file():  # verified: absent means there were none
         optim.load_state_tensors(model, optimizer, load_file(path / "optimizer.safetensors"))

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import torch
 
 from .. import signals, storage
-from ..errors import NonFiniteError, UsageError
+from ..errors import DataError, NonFiniteError, Stopped, UsageError
 from ..progress import progress, say
 from ..types import Batch
 from . import checkpoint, distributed, optim, trackers
@@ -73,6 +73,7 @@ def train_stage(
 
     Raises:
         Stopped: a signal came; a checkpoint of the last step was written.
+        DataError: an epoch without a batch.
         DriftError: the checkpoints belong to another identity.
         UsageError: bf16 or fp16 without a CUDA device.
         NonFiniteError: three steps in a row, or 1 % of them, had a loss or gradient that is not finite.
@@ -114,39 +115,51 @@ class _Loop:
             device=device,
         )
         scale = 65536.0 if settings.precision == "fp16" else None
-        self.state = State(tokens=memory.tokens, graph_tokens=memory.graph_tokens, scale=scale)
-        self.in_a_row = 0
+        self.state = State(
+            tokens=memory.tokens, graph_tokens=memory.graph_tokens, scores=memory.scores, scale=scale
+        )  # fmt: skip
+        self.tracking: list[trackers.Tracker] = []
 
     def run(self, batches: Batches) -> None:
-        settings = self.settings
-        total = settings.total_steps(batches.steps_per_epoch)
+        if batches.steps_per_epoch(0) < 1:
+            raise DataError("an epoch has no batch", fix="give a smaller batch size or more data, or drop_last: false")
+        total = self.settings.total_steps(batches.steps_per_epoch)
         self._resume()
-        tracking = trackers.start(settings.track, self.folder) if distributed.rank() == 0 else []
+        with ExitStack() as until_the_end:
+            if distributed.rank() == 0:
+                self.tracking = trackers.start(self.settings.track, self.folder)
+            for tracker in self.tracking:
+                until_the_end.callback(tracker.close)
+            self._steps(batches, total)
+        if self._patience_is_over():
+            say(f"no better validation for {self.state.stale} times: stopped early at step {self.state.step}")
+            self._save()
+        if self.validator and self.state.best is not None and self.state.best_step != self.state.step:
+            say(f"best validation was at step {self.state.best_step}: these weights are kept")
+            checkpoint.load_best(self.folder / "best", model=self.ranker, step=self.state.best_step)
+        self.ranker.eval()
+
+    def _steps(self, batches: Batches, total: int) -> None:
+        settings = self.settings
         self.ranker.train()
         supply = batches.iterate(self.state.step * settings.accumulate, total * settings.accumulate)
         with progress("train", total, "steps") as bar:
             bar.skip(self.state.step)
+            if self._validation_is_due(total):  # a signal stopped it
+                self._validate()
+                self._save()
             while self.state.step < total and not self._patience_is_over():
                 record = self._one_step(supply, total)
-                self._log(record, tracking)
+                self._log(record)
                 bar.advance(note=f"loss {record['loss']:.4f}")
+                if self._validation_is_due(total):
+                    self._validate()
                 last = self.state.step == total
-                if self.validator and (last or self.state.step % self.validator.every == 0):
-                    self._validate(self.validator, tracking)
                 stopping = distributed.any_rank(signals.requested())
                 if last or stopping or self.state.step % settings.save_every == 0:
                     self._save()
                 if stopping and not last:
-                    signals.check()
-        if self._patience_is_over():
-            say(f"no better validation for {self.state.stale} times: stopped early at step {self.state.step}")
-            self._save()
-        for tracker in tracking:
-            tracker.close()
-        if self.validator and self.state.best is not None and self.state.best_step != self.state.step:
-            say(f"best validation was at step {self.state.best_step}: these weights are kept")
-            checkpoint.load(self.folder / "best", model=self.ranker)
-        self.ranker.eval()
+                    _stop()
 
     # --- one step ---------------------------------------------------------------------------------
 
@@ -161,7 +174,8 @@ class _Loop:
         scale = state.scale or 1.0
         results = []
         for micro in range(settings.accumulate):
-            batch = next(supply)
+            batch = next(supply, None)
+            assert batch is not None, f"the supply ended at step {state.step} of {total}"
             number = state.step * settings.accumulate + micro
             results.append(self.step(batch, step=number, weight=scale / settings.accumulate))
         distributed.sum_gradients(self.ranker.parameters())
@@ -175,24 +189,25 @@ class _Loop:
         if finite:
             self.optimizer.step()
         self.state = replace(
-            state, step=state.step + 1, tokens=self.step.memory.tokens, graph_tokens=self.step.memory.graph_tokens
-        )
+            state, step=state.step + 1, tokens=self.step.memory.tokens,
+            graph_tokens=self.step.memory.graph_tokens, scores=self.step.memory.scores,
+        )  # fmt: skip
         self._scaled(finite) if state.scale else self._gate(finite, loss, norm, total)
         return _record(self.state.step, loss, norm, rate, results, time.perf_counter() - began)
 
     def _gate(self, finite: bool, loss: float, norm: float, total: int) -> None:
         """A step that is not finite touches neither weights nor moments; too many end the run."""
-        self.in_a_row = 0 if finite else self.in_a_row + 1
         if finite:
+            self.state = replace(self.state, in_a_row=0)
             return
-        self.state = replace(self.state, skipped=self.state.skipped + 1)
+        self.state = replace(self.state, skipped=self.state.skipped + 1, in_a_row=self.state.in_a_row + 1)
         incident = {"step": self.state.step, "loss": str(loss), "grad_norm": str(norm), "action": "update skipped"}
         if distributed.rank() == 0:
             storage.append_line(self.folder / INCIDENTS, incident)
         say(f"step {self.state.step}: loss {loss}, gradient norm {norm}: update skipped")
-        if self.in_a_row >= 3 or self.state.skipped > max(3, total // 100):
+        if self.state.in_a_row >= 3 or self.state.skipped > max(3, total // 100):
             raise NonFiniteError(
-                f"{self.in_a_row} steps in a row ({self.state.skipped} in all) had no finite loss and gradient",
+                f"{self.state.in_a_row} steps in a row ({self.state.skipped} in all) had no finite loss and gradient",
                 where=self.folder / INCIDENTS,
                 fix="lower the learning rate, raise the temperature, or train in float32",
             )
@@ -212,26 +227,48 @@ class _Loop:
         patience = self.validator.patience if self.validator else None
         return patience is not None and self.state.stale >= patience
 
-    def _validate(self, validator: Validator, tracking: list[trackers.Tracker]) -> None:
-        self.ranker.eval()
-        values = dict(validator.measure())
-        self.ranker.train()
+    def _validation_is_due(self, total: int) -> bool:
+        step = self.state.step
+        if self.validator is None or step in (0, self.state.validated):
+            return False
+        return step == total or step % self.validator.every == 0
+
+    def _validate(self) -> None:
+        validator = self.validator
+        assert validator is not None
+        values = self._measured(validator)
         value = values[validator.headline]
-        if self.state.best is None or value > self.state.best:
+        self.state = replace(self.state, validated=self.state.step)
+        if not math.isnan(value) and (self.state.best is None or value > self.state.best):
             self.state = replace(self.state, best=value, best_step=self.state.step, stale=0)
             self._save(best=True)
         else:
             self.state = replace(self.state, stale=self.state.stale + 1)
         if distributed.rank() == 0:
             storage.append_line(self.folder / VALIDATION, {"step": self.state.step, **values})
-            for tracker in tracking:
+            for tracker in self.tracking:
                 tracker.log(self.state.step, {f"validation/{k}": v for k, v in values.items()})
         say(f"step {self.state.step}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
 
-    def _log(self, record: dict[str, float], tracking: list[trackers.Tracker]) -> None:
+    def _measured(self, validator: Validator) -> dict[str, float]:
+        """The first process's values, for all decide by them; a signal leaves the validation for the next time."""
+        values, stopped = {}, False
+        self.ranker.eval()
+        try:
+            values = dict(validator.measure())
+        except Stopped:
+            stopped = True
+        finally:
+            self.ranker.train()
+        if distributed.any_rank(stopped):
+            self._save()
+            _stop()
+        return distributed.gather_objects(values)[0]
+
+    def _log(self, record: dict[str, float]) -> None:
         if distributed.rank() == 0:
             storage.append_line(self.folder / LOG, record)
-            for tracker in tracking:
+            for tracker in self.tracking:
                 tracker.log(int(record["step"]), {f"train/{k}": v for k, v in record.items() if k != "step"})
 
     # --- checkpoints ------------------------------------------------------------------------------
@@ -252,10 +289,15 @@ class _Loop:
         found = checkpoint.newest(self.checkpoints, identity=self.identity, allow_drift=self.allow_drift)
         if found is None:
             return self._cut_logs()
-        path, self.state = found
+        path, self.state, drift = found
         checkpoint.load(path, model=self.ranker, optimizer=self.optimizer)
-        self.step.memory = Memory(tokens=self.state.tokens, graph_tokens=self.state.graph_tokens)
+        self.step.memory = Memory(
+            tokens=self.state.tokens, graph_tokens=self.state.graph_tokens, scores=self.state.scores
+        )  # fmt: skip
         self._cut_logs()
+        if drift and distributed.rank() == 0:
+            incident = {"step": self.state.step, "drift": drift, "action": "resumed on request"}
+            storage.append_line(self.folder / INCIDENTS, incident)
         say(f"resumed after step {self.state.step} from {path}")
 
     def _cut_logs(self) -> None:
@@ -268,6 +310,12 @@ class _Loop:
             kept = [r for r in records if r["step"] <= self.state.step]
             if path.exists():
                 storage.write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+
+
+def _stop() -> None:
+    """Raise `Stopped`, also where the signal reached another process only."""
+    signals.check()
+    raise Stopped("another process was stopped; what is finished is kept", fix="run the same command again to go on")
 
 
 def _record(

@@ -101,6 +101,17 @@ class Objective:
         """Whether rows may be handled a few at a time."""
         return all(term.loss.per_query for term in self.terms)
 
+    def check_processes(self, world: int) -> None:
+        """Whether the objective can be computed when `world` processes hold some queries each.
+
+        Raises:
+            RecipeError: a loss that is no sum over queries: the sum of its values on the parts is not its value.
+        """
+        for term in self.terms:
+            if world > 1 and not term.loss.per_query:
+                what = f"{type(term.loss).__name__} needs the whole batch in one process, there are {world}"
+                raise RecipeError(what, fix="train in one process, or choose a loss that is computed query by query")
+
     def defined(self, pools: Pools) -> list[int]:
         """Per term: on how many of these queries it is defined (summed over processes it is the denominator)."""
         everything = slice(0, len(pools.lists))
@@ -110,7 +121,7 @@ class Objective:
         self, scores: Float[Tensor, "r m"], pools: Pools, *, rows: slice, denominators: Sequence[int]
     ) -> Float[Tensor, ""]:
         """This chunk's share of the objective: shares of all rows and processes add up to the whole."""
-        share = scores.sum() * 0.0
+        share = scores.new_zeros(())
         for term, denominator in zip(self.terms, denominators):
             targets, mask = pools.of(term.against, rows)
             part = scores.gather(1, pools.lists[rows]) if term.against == "own" else scores

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 
+from ..errors import RecipeError
 from ..types import Tensor
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -26,10 +27,16 @@ def learning_rate(step: int, *, peak: float, total: int, warmup: int, schedule: 
 def adamw(
     model: torch.nn.Module, *, weight_decay: float, betas: tuple[float, float], eps: float, fused: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; biases and norms (one dimension) are not decayed."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for _, p in named if p.ndim > 1]
-    others = [p for _, p in named if p.ndim <= 1]
+    """AdamW over the trainable parameters; biases and norms (one dimension) are not decayed.
+
+    Raises:
+        RecipeError: all of them are frozen.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if not trained:
+        raise RecipeError("every parameter is frozen: there is nothing to train", fix="freeze fewer parts of the model")
+    decayed = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=eps, fused=fused)
 
@@ -60,9 +67,10 @@ def state_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> d
 def load_state_tensors(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Float[Tensor, "..."]]
 ) -> None:
-    """Put `state_tensors` back."""
+    """Put `state_tensors` back; the step counts stay on the CPU unless the fused kernel reads them on the device."""
     parameters = dict(model.named_parameters())
+    fused = bool(optimizer.param_groups[0].get("fused"))
     for full, value in tensors.items():
         field, name = full.split("/", 1)
-        device = value.device if field == "step" else parameters[name].device
+        device = parameters[name].device if fused or field != "step" else value.device
         optimizer.state[parameters[name]][field] = value.to(device).clone()

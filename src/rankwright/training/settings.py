@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -61,11 +62,13 @@ class Train:
         positive = ("learning_rate", "epochs", "steps", "accumulate", "micro_batch_tokens", "save_every", "eps")
         for name in (*positive, "keep_checkpoints", "max_grad_norm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise RecipeError(f"{name} must be above 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise RecipeError(f"{name} must be above 0 and finite, got {value}")
         for name in ("warmup", "weight_decay", "graph_tokens", "workers"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise RecipeError(f"{name} must not be negative, got {getattr(self, name)}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise RecipeError(f"betas must be two numbers from 0 to below 1, got {self.betas}")
 
     def total_steps(self, steps_per_epoch: Callable[[int], int]) -> int:
         """Optimizer steps of the whole stage; epoch e has ``steps_per_epoch(e)`` batches."""
@@ -76,7 +79,7 @@ class Train:
         batches = float(sum(steps_per_epoch(epoch) for epoch in range(whole)))
         if self.epochs > whole:
             batches += (self.epochs - whole) * steps_per_epoch(whole)
-        return max(1, int(batches / self.accumulate))
+        return max(1, int(batches / self.accumulate + 1e-6))  # 2.3 epochs of 10 batches are 23, not 22.999999999999996
 
     def warmup_steps(self, total: int) -> int:
         """Steps over which the rate rises."""

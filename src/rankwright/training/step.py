@@ -40,15 +40,18 @@ class Memory:
     Args:
         tokens: padded tokens of one micro-batch.
         graph_tokens: padded tokens whose graphs are kept rather than computed twice.
-        rows: queries compared with all documents at a time; None: as many as make 4M scores.
+        rows: queries compared with all documents at a time; None: as many as make `scores`.
+        scores: (query, document) pairs scored at a time.
     """
 
     tokens: int = 4096
     graph_tokens: int = 16384
     rows: int | None = None
+    scores: int = 4 << 20
 
     def halved(self) -> Memory:
-        return Memory(tokens=self.tokens // 2, graph_tokens=0, rows=self.rows)
+        rows = None if self.rows is None else max(1, self.rows // 2)
+        return Memory(tokens=self.tokens // 2, graph_tokens=0, rows=rows, scores=self.scores // 2)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,9 @@ class Step:
 
     Args:
         autocast: context factory for `represent` (bf16/fp16 on CUDA); scores and losses stay in float32.
-        scale: multiplies the objective once, before anything is differentiated (fp16 loss scaling).
+
+    Raises:
+        RecipeError: a loss that needs the whole batch, while several processes share it.
     """
 
     def __init__(
@@ -106,6 +111,7 @@ class Step:
         autocast: Callable[[], Any] = nullcontext,
         device: str = "cpu",
     ) -> None:
+        objective.check_processes(distributed.world())
         self.ranker, self.objective, self.memory = ranker, objective, memory or Memory()
         self.seed, self.autocast, self.device = seed, autocast, device
 
@@ -124,7 +130,7 @@ class Step:
                 pass  # leave the handler first: its traceback keeps the failed attempt's tensors alive
             for parameter, grad in zip(self.ranker.parameters(), before):  # partial gradients must not survive
                 parameter.grad = None if grad is None else grad.clone()
-            if self.memory.tokens < 16:
+            if self.memory.tokens < 16 and not self.memory.graph_tokens:
                 raise ResourceError("out of memory with one text in a micro-batch", fix="shorten the texts")
             self.memory = self.memory.halved()
 
@@ -158,6 +164,11 @@ class Step:
             if i in kept:
                 graphs[i] = reps.values
             parts[cuts[i].side].append((cuts[i], Reps(reps.values.detach(), reps.mask)))
+        for side in sides:
+            if not parts[side]:  # a process without queries still knows how wide and how precise vectors are
+                nothing = _Micro(side, torch.zeros(0, dtype=torch.int64), 0)
+                with torch.no_grad():
+                    parts[side].append((nothing, self._represent(sides, nothing)))
         return {side: _assemble(parts[side], len(sides[side])) for side in parts}, graphs
 
     def _carry_on(
@@ -209,16 +220,7 @@ class Step:
         )  # fmt: skip
         defined = torch.tensor(self.objective.defined(pools), device=device)
         denominators = distributed.total(defined).tolist()
-        total = torch.zeros((), dtype=queries.values.dtype, device=device)
-        n = len(queries.values)
-        rows = self.memory.rows or max(1, (4 << 20) // max(1, len(docs.values)))
-        rows = rows if self.objective.per_query else max(n, 1)
-        for begin in range(0, n, rows):
-            chunk = slice(begin, min(begin + rows, n))
-            scores = self.ranker.compare(Reps(queries.values[chunk], queries.mask[chunk]), docs)
-            share = self.objective(scores, pools, rows=chunk, denominators=denominators)
-            (share * weight).backward()
-            total += share.detach()
+        total = _together(lambda: self._score(queries, docs, pools, denominators, weight))
         if docs is not own:
             grad = torch.zeros_like(docs.values) if docs.values.grad is None else docs.values.grad
             own.values.grad = distributed.own_rows_of_sum(grad, counts)[:, : own.values.shape[1]].contiguous()
@@ -227,8 +229,29 @@ class Step:
                 leaf.values.grad = torch.zeros_like(leaf.values)
         return float(distributed.total(total)), pools.masked
 
+    def _score(
+        self, queries: Reps, docs: Reps, pools: Pools, denominators: list[int], weight: float
+    ) -> Float[Tensor, ""]:
+        """This process's share of the objective, differentiated a few queries at a time."""
+        total = queries.values.new_zeros(())
+        n = len(queries.values)
+        rows = self.memory.rows or max(1, self.memory.scores // max(1, len(docs.values)))
+        rows = rows if self.objective.per_query else max(n, 1)
+        for begin in range(0, n, rows):
+            chunk = slice(begin, min(begin + rows, n))
+            scores = self.ranker.compare(Reps(queries.values[chunk], queries.mask[chunk]), docs)
+            share = self.objective(scores, pools, rows=chunk, denominators=denominators)
+            if share.requires_grad:
+                (share * weight).backward()
+            total += share.detach()
+            del scores, share  # else two chunks' scores are alive at once
+        return total.detach()
+
 
 # --- helpers ----------------------------------------------------------------------------------
+
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "alloc_failed")
 
 
 class _OutOfMemory(Exception):
@@ -241,7 +264,8 @@ def _together(work: Callable[[], _Result]) -> _Result:
     try:
         result = work()
     except (MemoryError, RuntimeError) as error:
-        failed = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "not enough memory" in str(error).lower()
+        message = str(error).lower()
+        failed = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(m in message for m in _OUT_OF_MEMORY)
         if not failed:
             raise
     if distributed.any_rank(failed):
@@ -251,8 +275,6 @@ def _together(work: Callable[[], _Result]) -> _Result:
 
 def _assemble(parts: list[tuple[_Micro, Reps]], rows: int) -> Reps:
     """Micro-batches' representations as one leaf tensor in the batch's own order, at least float32."""
-    if not parts:
-        return Reps(torch.zeros(0, 1, 1, requires_grad=True), torch.zeros(0, 1, dtype=torch.bool))
     first = parts[0][1].values
     wide = torch.float64 if first.dtype == torch.float64 else torch.float32
     t = max(reps.values.shape[1] for _, reps in parts)

@@ -387,7 +387,7 @@ def environment(device: str) -> dict[str, str]:
 
     from . import __version__
 
-    packages = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "bm25s", "ir-measures")
+    packages = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "bm25s")
     facts = {"rankwright": __version__, "python": platform.python_version(), "platform": platform.platform()}
     facts |= {name: version(name) for name in packages}
     facts |= {"cores": str(os.cpu_count()), "torch threads": str(torch.get_num_threads()), "device": device}

@@ -72,7 +72,7 @@ def test_masks_are_unbiased_and_uncorrelated(p):
     rows, places, dim = 200, 20, 30  # 30 is no multiple of the 4 dimensions that one word serves
     module = KeyedDropout(p, 3)
     x = torch.ones(rows, places, dim, dtype=torch.float64)
-    with drawing(torch.arange(rows), places):
+    with drawing(torch.arange(rows)[:, None], torch.arange(places)[None]):
         first, second = module(x), module(x)
     sd = (p / (1 - p) / x.numel()) ** 0.5
     assert abs(first.mean() - 1) < 5 * sd
@@ -85,7 +85,7 @@ def test_masks_are_unbiased_and_uncorrelated(p):
 
 def test_each_module_draws_its_own_mask():
     x = torch.ones(2, 5, 8)
-    with drawing(torch.tensor([1, 2]), 5):
+    with drawing(torch.tensor([[1], [2]]), torch.arange(5)[None]):
         assert not torch.equal(KeyedDropout(0.5, 0)(x), KeyedDropout(0.5, 1)(x))
 
 
@@ -114,4 +114,7 @@ def test_gradient_checkpointing_draws_the_same_masks_again():
 
 
 def test_the_note_says_which_dropout_is_applied(ranker):
-    assert ranker.dropout_note == "hidden dropout 0.2, drawn by text; attention dropout 0 (the checkpoint says 0.1)"
+    assert (
+        ranker.dropout_note
+        == "packed, hidden dropout 0.2, drawn by text; attention dropout 0 (the checkpoint says 0.1)"
+    )

@@ -62,7 +62,7 @@ def test_saved_here_read_everywhere(name, tmp_path):
         assert check.verdict == "equal", check
         assert check.difference is not None
         if check.reader.startswith("sentence"):
-            assert check.difference <= 2e-7  # batches are cut otherwise there; alone, rows are equal bit for bit
+            assert check.difference <= 1e-6  # padded there, packed here
 
 
 def test_a_check_notices_a_difference(tmp_path):
@@ -142,7 +142,7 @@ def test_saved_by_sentence_transformers_read_here(tmp_path):
     ranker = load(tmp_path / "new")
     for side, encoder in (("query", model.encode_query), ("doc", model.encode_document)):
         for text in TEXTS[:5]:
-            assert np.array_equal(encode(ranker, side, [text])[0], encoder(text))
+            assert np.abs(encode(ranker, side, [text])[0] - encoder(text)).max() <= 1e-6  # padded there, packed here
     export(ranker, tmp_path / "legacy")  # the other dialect, the same vectors
     assert np.array_equal(encode(load(tmp_path / "legacy"), "query"), encode(ranker, "query"))
     assert all(check.verdict == "equal" for check in verify_export(tmp_path / "legacy", TEXTS))

@@ -199,11 +199,14 @@ def _shards(index: Path) -> list[str]:
     return sorted(set(names.values()))
 
 
+def first_position(config: Any) -> int:
+    """The position id of a text's first token."""
+    return config.pad_token_id + 1 if FAMILIES[config.model_type].offset else 0
+
+
 def position_limit(model: PreTrainedModel) -> int:
     """How many tokens the model has positions for."""
-    config = model.config
-    offset = config.pad_token_id + 1 if FAMILIES[config.model_type].offset else 0
-    return config.max_position_embeddings - offset
+    return model.config.max_position_embeddings - first_position(model.config)
 
 
 def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:

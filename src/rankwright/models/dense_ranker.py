@@ -30,6 +30,7 @@ from .dense import DEFAULT_TEMPLATE, Dense, check_template
 from .dropout import use_keyed_dropout
 from .encoder import Encoder, Projection
 from .folders import Head, ModelFolder, read_folder, read_settings, subfolder
+from .hidden import adopt_packing
 from .hub import resolve
 from .ranker import Ranker
 from .tokenizer import TextTokenizer
@@ -186,6 +187,7 @@ def _folders(spec: Dense) -> tuple[Path, Path]:
 def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) -> Encoder:
     config = clean_config(folder.config, folder.path / "config.json")
     backbone, note = load_backbone(folder.path, config, dtype=dtype, dropout=spec.dropout)
+    path = adopt_packing(backbone)
     freeze(backbone, spec.freeze)
     if spec.lora is not None:
         add_lora(backbone, spec.lora, seed=seed)
@@ -200,7 +202,7 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
         pooling=spec.pooling or folder.pooling or "mean",  # type: ignore[arg-type]
         include_prompt=folder.include_prompt,
         dims=None,
-        dropout_note=note,
+        dropout_note=f"{path}, {note}",
     )
     if spec.projection is not None:
         encoder.heads.append(_new_head(encoder.width, spec.projection, seed=seed))

@@ -51,12 +51,14 @@ _current: ContextVar[_Forward | None] = ContextVar("rankwright_dropout", default
 
 
 @contextmanager
-def drawing(keys: Int[Tensor, " rows"] | None, places: int) -> Iterator[None]:
-    """Within the block, `KeyedDropout` drops in [rows, places, dim] tensors by these keys; None: nothing is dropped."""
-    forward = None
-    if keys is not None:
-        forward = _Forward(keys[:, None], torch.arange(places, device=keys.device)[None])
-    token = _current.set(forward)
+def drawing(keys: Int[Tensor, "rows #places"] | None, positions: Int[Tensor, "#rows places"]) -> Iterator[None]:
+    """Within the block, `KeyedDropout` drops in [rows, places, dim] tensors; keys None: nothing is dropped.
+
+    Args:
+        keys: of the text that each place belongs to.
+        positions: each place's position within its text.
+    """
+    token = _current.set(None if keys is None else _Forward(keys, positions))
     try:
         yield
     finally:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ..types import Texts
 from .backbone import merged_weights
-from .dropout import drawing
+from .hidden import token_vectors
+from .packing import Packing
 from .pooling import Pooling, pool
 from .tokenizer import TextTokenizer
 
@@ -75,15 +76,9 @@ class Encoder(nn.Module):
         """The vectors of one micro-batch; `skip` leading tokens (a prompt) are left out of the pooling."""
         if len(texts) == 0:
             return next(self.parameters()).new_zeros(0, self.width)
-        lengths = texts.lengths
-        places = int(lengths.max())
-        real = torch.arange(places, device=lengths.device) < lengths[:, None]
-        ids = torch.full(real.shape, self.tokenizer.pad, dtype=torch.int64, device=lengths.device)
-        ids.masked_scatter_(real, texts.values.to(torch.int64))
-        mask = None if len(texts.values) == ids.numel() else real.long()  # no padding: torch's fastest attention
-        with drawing(texts.keys if self.training else None, places):
-            hidden = self.backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state
-        values = pool(hidden, lengths, self.pooling, skip=skip)
+        packing = Packing(texts.offsets)
+        texts = texts if self.training else texts.with_keys(None)
+        values = pool(token_vectors(self.backbone, texts, packing), packing, self.pooling, skip=skip)
         for head in self.heads:
             values = head(values)
         return values if self.dims is None else values[:, : self.dims]

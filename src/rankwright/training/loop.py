@@ -101,10 +101,7 @@ class _Loop:
         self.ranker, self.settings, self.folder, self.validator = ranker, settings, folder, validator
         self.identity, self.allow_drift, self.device = identity, allow_drift, device
         self.checkpoints = folder / "checkpoints"
-        self.optimizer = optim.adamw(
-            ranker, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps,
-            fused=device.startswith("cuda"),
-        )  # fmt: skip
+        self.optimizer = optim.adamw(ranker, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps)
         memory = Memory(tokens=settings.micro_batch_tokens, graph_tokens=settings.graph_tokens)
         self.step = Step(
             cast("StepRanker", ranker),

@@ -24,10 +24,8 @@ def learning_rate(step: int, *, peak: float, total: int, warmup: int, schedule: 
     return peak * (1 - share if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def adamw(
-    model: torch.nn.Module, *, weight_decay: float, betas: tuple[float, float], eps: float, fused: bool = False
-) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; biases and norms (one dimension) are not decayed.
+def adamw(model: torch.nn.Module, *, weight_decay: float, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters in one pass over memory; biases and norms (one dimension) are not decayed.
 
     Raises:
         RecipeError: all of them are frozen.
@@ -38,7 +36,7 @@ def adamw(
     decayed = [p for p in trained if p.ndim > 1]
     others = [p for p in trained if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=eps, fused=fused)
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=eps, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
@@ -50,7 +48,7 @@ def clip(model: torch.nn.Module, max_norm: float | None) -> float:
     """The gradient's L2 norm before clipping to `max_norm` (None: not clipped)."""
     parameters = [p for p in model.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if max_norm is not None and math.isfinite(float(norm)):
+    if max_norm is not None and math.isfinite(float(norm)) and float(norm) > max_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return float(norm)
 
@@ -67,10 +65,8 @@ def state_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> d
 def load_state_tensors(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Float[Tensor, "..."]]
 ) -> None:
-    """Put `state_tensors` back; the step counts stay on the CPU unless the fused kernel reads them on the device."""
+    """Put `state_tensors` back, on the parameters' devices: the fused kernel reads the step counts there too."""
     parameters = dict(model.named_parameters())
-    fused = bool(optimizer.param_groups[0].get("fused"))
     for full, value in tensors.items():
         field, name = full.split("/", 1)
-        device = parameters[name].device if fused or field != "step" else value.device
-        optimizer.state[parameters[name]][field] = value.to(device).clone()
+        optimizer.state[parameters[name]][field] = value.to(parameters[name].device).clone()

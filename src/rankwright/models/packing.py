@@ -1,0 +1,157 @@
+"""Packed texts: many texts as one row of tokens without padding, each attending to itself alone.
+
+Linear layers, norms and activations then never see padding. transformers' attention interface hands `Packing` through
+to `attend`, which keeps the texts apart: on CPU one call of torch's fused attention per run of equal lengths, without
+any mask; on CUDA a variable-length flash kernel in half precision, otherwise one padded call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+NAME = "rankwright_packed"
+_HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each text of a packed row begins and ends."""
+
+    offsets: Int[Tensor, " rows1"]
+
+    @cached_property
+    def lengths(self) -> Int[Tensor, " rows"]:
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The lengths as plain numbers."""
+        return self.lengths.tolist()
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.sizes)
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int, int]]:
+        """(first token, texts, tokens a text) of each stretch of neighbours of equal length."""
+        found: list[tuple[int, int, int]] = []
+        first = 0
+        for size in self.sizes:
+            if found and found[-1][2] == size:
+                found[-1] = (found[-1][0], found[-1][1] + 1, size)
+            else:
+                found.append((first, 1, size))
+            first += size
+        return found
+
+    @cached_property
+    def places(self) -> Int[Tensor, " tokens"]:
+        """Each token's place within its text."""
+        first = torch.repeat_interleave(self.offsets[:-1], self.lengths)
+        return torch.arange(len(first), device=first.device) - first
+
+    @cached_property
+    def real(self) -> Bool[Tensor, "rows longest"]:
+        """Which places of a padded matrix hold a token."""
+        return torch.arange(self.longest, device=self.lengths.device) < self.lengths[:, None]
+
+    @cached_property
+    def bounds(self) -> Int[Tensor, " rows1"]:
+        """The offsets as the flash kernels want them."""
+        return self.offsets.to(torch.int32)
+
+
+def attend(
+    module: nn.Module,
+    query: Float[Tensor, "1 h t d"],
+    key: Float[Tensor, "1 g t d"],
+    value: Float[Tensor, "1 g t d"],
+    attention_mask: None,
+    packing: Packing,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    **_: Any,  # what transformers hands to every implementation and this one has no use for (dropout is 0 here)
+) -> tuple[Float[Tensor, "1 t h d"], None]:
+    """Attention within each text, as one of transformers' attention implementations.
+
+    `sliding_window`: places at least so far apart do not see each other.
+    """
+    causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [tokens, heads, dim]
+    if k.shape[1] != q.shape[1]:  # grouped-query attention
+        k, v = (states.repeat_interleave(q.shape[1] // states.shape[1], dim=1) for states in (k, v))
+    if sliding_window is not None and sliding_window >= packing.longest:
+        sliding_window = None
+    if q.device.type != "cuda":
+        made = _by_runs(q, k, v, packing, scaling, causal, sliding_window)
+    elif q.dtype in _HALF and _has_varlen():
+        made = _flash(q, k, v, packing, scaling, causal, sliding_window)
+    else:
+        made = _padded(q, k, v, packing, scaling, causal, sliding_window)
+    return made[None], None
+
+
+def _by_runs(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
+) -> Float[Tensor, "tokens h d"]:
+    """One fused call per run of equal lengths: no padding and, but for sliding windows, no mask."""
+    made = []
+    for first, rows, size in packing.runs:
+        parts = (x[first : first + rows * size].unflatten(0, (rows, size)).transpose(1, 2) for x in (q, k, v))
+        mask = None if window is None or window >= size else _visible(size, causal, window, q.device)
+        out = functional.scaled_dot_product_attention(
+            *parts, attn_mask=mask, scale=scale, is_causal=causal and mask is None
+        )
+        made.append(out.transpose(1, 2).flatten(0, 1))
+    return torch.cat(made)
+
+
+def _padded(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
+) -> Float[Tensor, "tokens h d"]:
+    """One call over a padded copy."""
+    real = packing.real
+    padded = []
+    for x in (q, k, v):
+        wide = x.new_zeros(*real.shape, *x.shape[1:])
+        padded.append(wide.index_put((real.nonzero(as_tuple=True)), x).transpose(1, 2))
+    mask = real[:, None, None, :]
+    if causal or window is not None:
+        mask = mask & _visible(packing.longest, causal, window, q.device)
+    out = functional.scaled_dot_product_attention(*padded, attn_mask=mask, scale=scale)
+    return out.transpose(1, 2)[real]
+
+
+def _flash(
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
+) -> Float[Tensor, "tokens h d"]:
+    from torch.nn.attention.varlen import varlen_attn
+
+    reach = -1 if window is None else window - 1
+    bounds, longest = packing.bounds, packing.longest
+    return varlen_attn(
+        q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=(reach, 0 if causal else reach)
+    )  # type: ignore[return-value]
+
+
+@cache
+def _has_varlen() -> bool:
+    """Whether torch has a variable-length kernel with windows and scale: from 2.11, on Ampere and later."""
+    release = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    return release >= (2, 11) and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _visible(size: int, causal: bool, window: int | None, device: torch.device) -> Bool[Tensor, "size size"]:
+    place = torch.arange(size, device=device)
+    distance = place[:, None] - place[None]
+    seen = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    return seen if window is None else seen & (distance.abs() < window)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -40,17 +41,9 @@ class Packing:
         return max(self.sizes)
 
     @cached_property
-    def runs(self) -> list[tuple[int, int, int]]:
-        """(first token, texts, tokens a text) of each stretch of neighbours of equal length."""
-        found: list[tuple[int, int, int]] = []
-        first = 0
-        for size in self.sizes:
-            if found and found[-1][2] == size:
-                found[-1] = (found[-1][0], found[-1][1] + 1, size)
-            else:
-                found.append((first, 1, size))
-            first += size
-        return found
+    def runs(self) -> list[tuple[int, int]]:
+        """(texts, tokens a text) of each stretch of neighbours of equal length."""
+        return [(len(list(same)), size) for size, same in groupby(self.sizes)]
 
     @cached_property
     def places(self) -> Int[Tensor, " tokens"]:
@@ -104,9 +97,11 @@ def _by_runs(
     q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
 ) -> Float[Tensor, "tokens h d"]:
     """One fused call per run of equal lengths: no padding and, but for sliding windows, no mask."""
+    tokens = [rows * size for rows, size in packing.runs]
     made = []
-    for first, rows, size in packing.runs:
-        parts = (x[first : first + rows * size].unflatten(0, (rows, size)).transpose(1, 2) for x in (q, k, v))
+    # split, not slices: its backward is one concatenation, theirs a full-size tensor of zeros each
+    for (rows, size), *states in zip(packing.runs, q.split(tokens), k.split(tokens), v.split(tokens)):
+        parts = (x.unflatten(0, (rows, size)).transpose(1, 2) for x in states)
         mask = None if window is None or window >= size else _visible(size, causal, window, q.device)
         out = functional.scaled_dot_product_attention(
             *parts, attn_mask=mask, scale=scale, is_causal=causal and mask is None

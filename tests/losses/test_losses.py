@@ -84,6 +84,21 @@ def test_equals_the_reference(row: Row, problem):
 @rows
 @given(problem=problems())
 @settings(max_examples=40)
+def test_the_gradient_is_that_of_central_differences(row: Row, problem):
+    scores, targets, mask = problem
+    scores = scores / max(1.0, np.abs(scores).max() / 3)
+    _, grad = _run(row.loss, scores, targets, mask)
+    step = 1e-6
+    for place in np.ndindex(*scores.shape):
+        nudge = np.zeros_like(scores)
+        nudge[place] = step
+        up, down = (float(_run(row.loss, scores + sign * nudge, targets, mask)[0].sum()) for sign in (1, -1))
+        assert abs((up - down) / (2 * step) - float(grad[place])) <= 1e-4 * max(1.0, abs(float(grad[place])))
+
+
+@rows
+@given(problem=problems())
+@settings(max_examples=40)
 def test_masked_places_change_nothing_and_get_no_gradient(row: Row, problem):
     scores, targets, mask = problem
     value, grad = _run(row.loss, scores, targets, mask)

@@ -11,8 +11,6 @@ from ..errors import RecipeError
 from ..types import Tensor
 from .loss import Loss
 
-_MINUS_INFINITY = float("-inf")
-
 
 @dataclass(frozen=True)
 class InfoNCE(Loss):
@@ -37,25 +35,12 @@ class InfoNCE(Loss):
     def __call__(
         self, scores: Float[Tensor, "q m"], targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]
     ) -> Float[Tensor, " q"]:
-        scores = (scores / self.temperature).masked_fill(~mask, 0.0)  # not even an infinity there may reach a gradient
-        relevant, others = mask & (targets > 0), mask & (targets <= 0)
-        count = relevant.sum(-1).clamp(min=1)
-        if self.positives == "each":
-            rest = _logsumexp(scores, others).unsqueeze(-1)
-            values = rest.logaddexp(scores) - scores
-            values = values.masked_fill(~(relevant & others.any(-1, keepdim=True)), 0.0)
-            return values.sum(-1) / count
-        total = _logsumexp(scores, mask)
-        if self.positives == "all":
-            values = (total.unsqueeze(-1) - scores).masked_fill(~relevant, 0.0)
-            return values.sum(-1) / count
-        return (total - _logsumexp(scores, relevant)).masked_fill(~relevant.any(-1), 0.0)
+        from ._softmax import Contrast
+
+        relevant = mask & (targets > 0)
+        competing = mask & (targets <= 0) if self.positives == "each" else mask
+        row, column = relevant.nonzero(as_tuple=True)
+        return Contrast.apply(scores, competing, row, column, self.temperature, self.positives)  # type: ignore[return-value]
 
     def defined(self, targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]) -> Bool[Tensor, " q"]:
         return (mask & (targets > 0)).any(-1)
-
-
-def _logsumexp(scores: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]) -> Float[Tensor, " q"]:
-    """Over the masked-in places; 0 with no gradient for a row that has none (its value is not used)."""
-    empty = ~mask.any(-1, keepdim=True)
-    return scores.masked_fill(~mask, _MINUS_INFINITY).masked_fill(empty, 0.0).logsumexp(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from jaxtyping import Bool, Float, Int
 
@@ -27,7 +27,7 @@ class Term:
         weight: factor of this term in the sum.
     """
 
-    loss: Annotated[Any, Slot("rankwright.losses")]
+    loss: Annotated[Loss, Slot("rankwright.losses")]
     against: Pool = "batch"
     weight: float = 1.0
 
@@ -36,21 +36,23 @@ class Term:
             raise RecipeError(f"loss must be a rankwright.losses.Loss, got {type(self.loss).__name__}")
 
 
+_DEFINED_AT_ONCE = 1 << 22  # (query, column) pairs
+
+
 @dataclass(frozen=True)
 class Pools:
-    """Targets and masks of a batch over all its columns; no scores yet.
+    """Targets and masks of a batch over all its columns, made for a few queries at a time; no scores yet.
 
     A document that the source knows to be relevant to a query, but that is not in the query's list, is in no pool of
     that query: it must never count as its negative. `masked` counts these.
     """
 
+    columns: int
     lists: Int[Tensor, "q n"]
     list_targets: Float[Tensor, "q n"]
     list_mask: Bool[Tensor, "q n"]
-    targets: Float[Tensor, "q m"]
-    own: Bool[Tensor, "q m"]
-    allowed: Bool[Tensor, "q m"]
-    masked: int
+    known: tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, " k"]]  # by row
+    absent: Int[Tensor, " a"]
 
     @classmethod
     def build(
@@ -64,28 +66,38 @@ class Pools:
         absent: Int[Tensor, " a"],
     ) -> Pools:
         """From the lists, the known (row, column, target) triples and the columns that repeat an earlier one."""
+        order = known[0].argsort(stable=True)
+        return cls(columns, lists, targets, mask, (known[0][order], known[1][order], known[2][order]), absent)
+
+    @property
+    def masked(self) -> int:
+        """How many (query, column) pairs are withheld because the document is known to be relevant."""
         import torch
 
-        rows = torch.arange(len(lists), device=lists.device).unsqueeze(-1).expand_as(lists)[mask]
-        own = torch.zeros(len(lists), columns, dtype=torch.bool, device=lists.device)
-        own[rows, lists[mask]] = True
-        full = torch.zeros(len(lists), columns, dtype=targets.dtype, device=lists.device)
-        full[known[0], known[1]] = known[2].to(full.dtype)
-        withheld = (full > 0) & ~own
-        full[rows, lists[mask]] = targets[mask]
-        allowed = ~withheld
-        allowed[:, absent] = False
-        withheld[:, absent] = False
-        return cls(lists, targets, mask, full, own, allowed, int(withheld.sum()))
+        row, column, target = self.known
+        rows = torch.arange(len(self.lists), device=self.lists.device).unsqueeze(-1).expand_as(self.lists)
+        own = (rows * self.columns + self.lists)[self.list_mask]
+        pairs = (row * self.columns + column)[(target > 0) & ~torch.isin(column, self.absent)]
+        return int((~torch.isin(pairs.unique(), own)).sum())
 
     def of(self, pool: Pool, rows: slice) -> tuple[Float[Tensor, "r m"], Bool[Tensor, "r m"]]:
         """(targets, mask) of one pool for some rows; ``own`` in list order, the others in column order."""
+        import torch
+
+        targets, mask, lists = self.list_targets[rows], self.list_mask[rows], self.lists[rows]
         if pool == "own":
-            return self.list_targets[rows], self.list_mask[rows]
-        mask = self.allowed[rows]
-        if pool == "others":
-            mask = mask & (~self.own[rows] | (self.targets[rows] > 0))
-        return self.targets[rows], mask
+            return targets, mask
+        begin, end = torch.searchsorted(self.known[0], torch.tensor([rows.start, rows.stop], device=lists.device))
+        row, column, target = (part[begin:end] for part in self.known)
+        full = targets.new_zeros(len(lists), self.columns)
+        allowed = torch.ones_like(full, dtype=torch.bool)
+        full[row - rows.start, column] = target.to(full.dtype)
+        allowed[row - rows.start, column] = target <= 0
+        at = torch.arange(len(lists), device=lists.device).unsqueeze(-1).expand_as(lists)[mask], lists[mask]
+        full[at] = targets[mask]
+        allowed[at] = targets[mask] > 0 if pool == "others" else True
+        allowed[:, self.absent] = False
+        return full, allowed
 
 
 class Objective:
@@ -114,8 +126,12 @@ class Objective:
 
     def defined(self, pools: Pools) -> list[int]:
         """Per term: on how many of these queries it is defined (summed over processes it is the denominator)."""
-        everything = slice(0, len(pools.lists))
-        return [int(term.loss.defined(*pools.of(term.against, everything)).sum()) for term in self.terms]
+        n = len(pools.lists)
+        rows = max(1, _DEFINED_AT_ONCE // max(1, pools.columns))
+        chunks = [slice(begin, min(begin + rows, n)) for begin in range(0, n, rows)]
+        return [
+            sum(int(term.loss.defined(*pools.of(term.against, chunk)).sum()) for chunk in chunks) for term in self.terms
+        ]
 
     def __call__(
         self, scores: Float[Tensor, "r m"], pools: Pools, *, rows: slice, denominators: Sequence[int]

@@ -32,6 +32,7 @@ from .encoder import Encoder, Projection
 from .folders import Head, ModelFolder, read_folder, read_settings, subfolder
 from .hidden import adopt_packing
 from .hub import resolve
+from .lean import mark_activations
 from .ranker import Ranker
 from .tokenizer import TextTokenizer
 
@@ -188,6 +189,7 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
     config = clean_config(folder.config, folder.path / "config.json")
     backbone, note = load_backbone(folder.path, config, dtype=dtype, dropout=spec.dropout)
     path = adopt_packing(backbone)
+    mark_activations(backbone)
     freeze(backbone, spec.freeze)
     if spec.lora is not None:
         add_lora(backbone, spec.lora, seed=seed)

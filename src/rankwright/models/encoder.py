@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..types import Texts
 from .backbone import merged_weights
 from .hidden import token_vectors
+from .lean import slim
 from .packing import Packing
 from .pooling import Pooling, pool
 from .tokenizer import TextTokenizer
@@ -78,7 +79,9 @@ class Encoder(nn.Module):
             return next(self.parameters()).new_zeros(0, self.width)
         packing = Packing(texts.offsets)
         texts = texts if self.training else texts.with_keys(None)
-        values = pool(token_vectors(self.backbone, texts, packing), packing, self.pooling, skip=skip)
+        with slim():
+            hidden = token_vectors(self.backbone, texts, packing)
+        values = pool(hidden, packing, self.pooling, skip=skip)
         for head in self.heads:
             values = head(values)
         return values if self.dims is None else values[:, : self.dims]

@@ -10,11 +10,12 @@ from .settings import Train
 if TYPE_CHECKING:
     from .check import check_gradients
     from .loop import Validator, train_stage
-    from .step import Memory, Step
+    from .memory import Memory
+    from .step import Step
 
 __all__ = ["Memory", "Objective", "Pools", "Step", "Term", "Train", "Validator", "check_gradients", "train_stage"]
 
-_LAZY = {"Memory": "step", "Step": "step", "Validator": "loop", "check_gradients": "check", "train_stage": "loop"}
+_LAZY = {"Memory": "memory", "Step": "step", "Validator": "loop", "check_gradients": "check", "train_stage": "loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,9 @@ import torch
 
 from ..models import Ranker
 from ..types import Batch
+from .memory import Memory
 from .objective import Objective, Pools
-from .step import Memory, Step, dropout_keys
+from .step import Step, dropout_keys
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 

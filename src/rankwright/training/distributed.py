@@ -90,6 +90,11 @@ def any_rank(flag: bool) -> bool:
     return bool(value.item())
 
 
+def smallest(values: Sequence[int]) -> list[int]:
+    """Each value's minimum over the ranks."""
+    return [min(column) for column in zip(*gather_objects(list(values)))]
+
+
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     """Add up every parameter's gradient over the ranks, once per step, in one flat message per dtype."""
     if world() == 1:

@@ -20,9 +20,10 @@ from ..progress import progress, say
 from ..types import Batch
 from . import checkpoint, distributed, optim, trackers
 from .checkpoint import State
+from .memory import Memory, Plan, peak, plan_memory
 from .objective import Objective
 from .settings import Train
-from .step import Memory, Step, StepRanker, StepResult
+from .step import Step, StepRanker, StepResult
 
 LOG, INCIDENTS, VALIDATION = "log.jsonl", "incidents.jsonl", "validation.jsonl"
 
@@ -116,12 +117,14 @@ class _Loop:
             tokens=memory.tokens, graph_tokens=memory.graph_tokens, scores=memory.scores, scale=scale
         )  # fmt: skip
         self.tracking: list[trackers.Tracker] = []
+        self.plan: tuple[Plan, int] | None = None  # and the step after which it is compared with what happened
 
     def run(self, batches: Batches) -> None:
         if batches.steps_per_epoch(0) < 1:
             raise DataError("an epoch has no batch", fix="give a smaller batch size or more data, or drop_last: false")
         total = self.settings.total_steps(batches.steps_per_epoch)
         self._resume()
+        self._plan_memory(batches)
         with ExitStack() as until_the_end:
             if distributed.rank() == 0:
                 self.tracking = trackers.start(self.settings.track, self.folder)
@@ -149,6 +152,7 @@ class _Loop:
                 record = self._one_step(supply, total)
                 self._log(record)
                 bar.advance(note=f"loss {record['loss']:.4f}")
+                self._compare_memory()
                 if self._validation_is_due(total):
                     self._validate()
                 last = self.state.step == total
@@ -157,6 +161,29 @@ class _Loop:
                     self._save()
                 if stopping and not last:
                     _stop()
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def _plan_memory(self, batches: Batches) -> None:
+        """Choose the budgets before the first step; a resumed stage keeps those it had, and so its bits."""
+        if self.settings.memory is None or self.state.step:
+            return
+        batch = next(batches.iterate(0, 1))
+        ranker = cast("StepRanker", self.ranker)
+        self.ranker.train()
+        plan = plan_memory(
+            self.ranker, batch, lambda texts: ranker.represent(texts, "doc"), device=self.device,
+            limit=self.settings.memory,
+        )  # fmt: skip
+        smallest = distributed.smallest([plan.memory.tokens, plan.memory.graph_tokens])
+        self.step.memory = Memory(tokens=smallest[0], graph_tokens=smallest[1])
+        self.plan = plan, 3
+        say(str(plan))
+
+    def _compare_memory(self) -> None:
+        if self.plan and self.state.step == self.plan[1]:
+            say(f"memory: peak after {self.state.step} steps {peak(self.device) / (1 << 30):.2f} GiB, "
+                f"predicted {self.plan[0].predicted / (1 << 30):.2f}")  # fmt: skip
 
     # --- one step ---------------------------------------------------------------------------------
 

@@ -30,6 +30,8 @@ class Train:
         accumulate: batches per optimizer step. They share no negatives: a larger batch does.
         micro_batch_tokens: padded tokens encoded at a time; bounds memory, changes neither loss nor gradient.
         graph_tokens: padded tokens whose graphs are kept instead of computed twice; likewise.
+        memory: ``auto``: choose both of these from a measurement and the free memory; a number: to stay below so
+            many GiB. Null: as given.
         save_every: optimizer steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         workers: threads that prepare batches; 0: none. Order and content are the same for any number.
@@ -49,6 +51,7 @@ class Train:
     accumulate: int = 1
     micro_batch_tokens: int = 4096
     graph_tokens: int = 16384
+    memory: Literal["auto"] | float | None = None
     save_every: int = 100
     keep_checkpoints: int = 2
     workers: int = 1
@@ -64,6 +67,8 @@ class Train:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise RecipeError(f"{name} must be above 0 and finite, got {value}")
+        if self.memory not in (None, "auto") and not 0 < float(self.memory) < math.inf:
+            raise RecipeError(f"memory must be auto or a number of GiB above 0, got {self.memory}")
         for name in ("warmup", "weight_decay", "graph_tokens", "workers"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise RecipeError(f"{name} must not be negative, got {getattr(self, name)}")

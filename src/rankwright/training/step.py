@@ -20,6 +20,7 @@ from ..errors import ResourceError
 from ..randomness import key
 from ..types import Batch, Reps, Side, Tensor, Texts
 from . import distributed
+from .memory import Memory
 from .objective import Objective, Pools
 
 _Result = TypeVar("_Result")
@@ -31,27 +32,6 @@ class StepRanker(Protocol):
     def represent(self, texts: Texts, side: Side) -> Reps: ...
     def compare(self, queries: Reps, docs: Reps) -> Float[Tensor, "q m"]: ...
     def parameters(self) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Budgets that bound memory and change neither loss nor gradient.
-
-    Args:
-        tokens: padded tokens of one micro-batch.
-        graph_tokens: padded tokens whose graphs are kept rather than computed twice.
-        rows: queries compared with all documents at a time; None: as many as make `scores`.
-        scores: (query, document) pairs scored at a time.
-    """
-
-    tokens: int = 4096
-    graph_tokens: int = 16384
-    rows: int | None = None
-    scores: int = 4 << 20
-
-    def halved(self) -> Memory:
-        rows = None if self.rows is None else max(1, self.rows // 2)
-        return Memory(tokens=self.tokens // 2, graph_tokens=0, rows=rows, scores=self.scores // 2)
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,20 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankwright.errors import ResourceError
 from rankwright.losses import InfoNCE
 from rankwright.training import Memory, Objective, Step, Term
 from rankwright.training.step import dropout_keys, micro_batches
+from rankwright.types import Texts
 
 _spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).with_name("toys.py"))
 assert _spec
@@ -142,16 +145,37 @@ def test_out_of_memory_to_the_end_is_a_typed_error():
         step(toys.make_batch(np.random.default_rng(1)), step=STEP)
 
 
-def test_micro_batches_cover_every_row_once_within_the_budget():
+@pytest.mark.parametrize("packed", [False, True])
+def test_micro_batches_cover_every_row_once_within_the_budget(packed):
     rng = np.random.default_rng(0)
     for budget in (1, 7, 50, 10**6):
         texts = toys.texts(rng, 23, 12)
-        cuts = micro_batches(texts, "doc", budget=budget)
+        cuts = micro_batches(texts, "doc", budget=budget, packed=packed)
         assert sorted(torch.cat([c.rows for c in cuts]).tolist()) == list(range(23))
         for cut in cuts:
-            longest = int(texts.lengths[cut.rows].max())
-            assert cut.cost == longest * len(cut.rows)
+            lengths = texts.lengths[cut.rows]
+            assert cut.cost == (int(lengths.sum()) if packed else int(lengths.max()) * len(cut.rows))
             assert cut.cost <= budget or len(cut.rows) == 1
+        if packed:  # each was filled: the next text did not fit
+            for one, after in pairwise(cuts):
+                assert one.cost + int(texts.lengths[after.rows[0]]) > budget
+
+
+@given(lengths=st.lists(st.integers(1, 300), min_size=1, max_size=8), budget=st.integers(1, 900))
+def test_padded_cuts_cost_the_least(lengths, budget):
+    texts = Texts(torch.zeros(sum(lengths), dtype=torch.int64), torch.tensor([0, *lengths]).cumsum(0))
+    cuts = micro_batches(texts, "doc", budget=budget, packed=False)
+    ordered = sorted(lengths, reverse=True)
+
+    def cost(begin, end):
+        size = ordered[begin] * (end - begin)
+        return size + 64 if size <= budget or end - begin == 1 else float("inf")
+
+    ways = []
+    for inner in product([False, True], repeat=len(lengths) - 1):
+        edges = [0, *(i + 1 for i, cut in enumerate(inner) if cut), len(lengths)]
+        ways.append(sum(cost(a, b) for a, b in pairwise(edges)))
+    assert sum(cut.cost + 64 for cut in cuts) == min(ways)
 
 
 # --- two and four processes ----------------------------------------------------------------------

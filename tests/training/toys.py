@@ -22,6 +22,8 @@ def _keyed_mask(keys: torch.Tensor, longest: int, dim: int, p: float) -> torch.T
 class Toy(nn.Module):
     """Embeds, drops out by key, mixes tokens; one vector a text, or one a token (`late`)."""
 
+    packed = False
+
     def __init__(self, *, late: bool, seed: int = 0, dropout: float = 0.3) -> None:
         super().__init__()
         torch.manual_seed(seed)

@@ -83,6 +83,10 @@ class DenseRanker(Ranker):
         return self.encoder("doc").width
 
     @property
+    def packed(self) -> bool:
+        return all(self.encoder(side).packed for side in self.sides)
+
+    @property
     def dropout_note(self) -> str:
         notes = {side: self.encoder(side).dropout_note for side in self.sides}
         return notes["query"] if notes["query"] == notes["doc"] else "; ".join(f"{s}: {n}" for s, n in notes.items())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..types import Texts
 from .backbone import merged_weights
-from .hidden import token_vectors
+from .hidden import is_packed, token_vectors
 from .lean import slim
 from .packing import Packing
 from .pooling import Pooling, pool
@@ -57,6 +57,11 @@ class Encoder(nn.Module):
         self.tokenizer, self.config, self.dims = tokenizer, config, dims
         self.pooling: Pooling = pooling
         self.include_prompt, self.dropout_note = include_prompt, dropout_note
+
+    @property
+    def packed(self) -> bool:
+        """Whether texts are packed into one row without padding."""
+        return is_packed(self.backbone)
 
     @property
     def width(self) -> int:

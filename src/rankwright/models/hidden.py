@@ -23,8 +23,11 @@ _CHECKED_LENGTHS = (150, 33, 33, 9)  # beyond ModernBERT's window of 128, neighb
 
 def token_vectors(backbone: PreTrainedModel, texts: Texts, packing: Packing) -> Float[Tensor, "tokens dim"]:
     """The last layer's vector of every token; with ``texts.keys``, under each text's own dropout masks."""
-    packed = backbone.config._attn_implementation == NAME
-    return (_packed if packed else _padded)(backbone, texts, packing)
+    return (_packed if is_packed(backbone) else _padded)(backbone, texts, packing)
+
+
+def is_packed(backbone: PreTrainedModel) -> bool:
+    return backbone.config._attn_implementation == NAME
 
 
 def _packed(backbone: PreTrainedModel, texts: Texts, packing: Packing) -> Float[Tensor, "tokens dim"]:

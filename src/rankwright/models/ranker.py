@@ -36,6 +36,11 @@ class Ranker(torch.nn.Module, ABC):
         """Which dropout is applied in training, for the log."""
 
     @property
+    @abstractmethod
+    def packed(self) -> bool:
+        """Whether `represent` computes real tokens only: texts cost their tokens then, else rows x longest."""
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

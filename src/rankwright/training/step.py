@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 
@@ -24,11 +26,14 @@ from .memory import Memory
 from .objective import Objective, Pools
 
 _Result = TypeVar("_Result")
+_CALL = 64  # tokens: what one more call of the model costs, about
 
 
 class StepRanker(Protocol):
     """What the step needs of a ranker (`rankwright.models.Ranker` has it)."""
 
+    @property
+    def packed(self) -> bool: ...
     def represent(self, texts: Texts, side: Side) -> Reps: ...
     def compare(self, queries: Reps, docs: Reps) -> Float[Tensor, "q m"]: ...
     def parameters(self) -> Any: ...
@@ -52,18 +57,49 @@ class _Micro:
     cost: int
 
 
-def micro_batches(texts: Texts, side: Side, *, budget: int) -> list[_Micro]:
-    """Rows sorted by length, cut where the padded size would pass the budget; at least one row each."""
-    lengths = texts.lengths.tolist()
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    cuts: list[_Micro] = []
-    begin = 0
-    for i in range(1, len(order) + 1):
-        longest = lengths[order[begin]]
-        if i == len(order) or (i - begin + 1) * longest > budget:
-            cuts.append(_Micro(side, torch.tensor(order[begin:i]), longest * (i - begin)))
-            begin = i
+def micro_batches(texts: Texts, side: Side, *, budget: int, packed: bool) -> list[_Micro]:
+    """Rows sorted by length, cut within the budget; at least one row each.
+
+    A packed micro-batch costs its tokens, so each is filled. A padded one costs rows x longest: there the cuts with
+    the smallest sum are chosen, for filling them would pad a small batch of uneven texts to twice its size.
+    """
+    lengths = texts.lengths.cpu().numpy()
+    order = np.argsort(-lengths, kind="stable")
+    lengths = lengths[order]
+    starts = (_filled if packed else _cheapest)(lengths, budget)
+    cuts = []
+    for begin, end in pairwise([*starts, len(order)]):
+        cost = lengths[begin:end].sum() if packed else lengths[begin] * (end - begin)
+        cuts.append(_Micro(side, torch.from_numpy(order[begin:end].copy()), int(cost)))
     return cuts
+
+
+def _filled(lengths: np.ndarray, budget: int) -> list[int]:
+    """Where each cut begins when each takes as many tokens as fit."""
+    ends, starts, begin = np.cumsum(lengths), [], 0
+    while begin < len(lengths):
+        starts.append(begin)
+        before = ends[begin - 1] if begin else 0
+        begin = max(begin + 1, int(np.searchsorted(ends, before + budget, side="right")))
+    return starts
+
+
+def _cheapest(lengths: np.ndarray, budget: int) -> list[int]:
+    """Where each cut begins when the padded sizes, and a little for each call, sum to the least."""
+    best = np.concatenate([[0.0], np.full(len(lengths), np.inf)])
+    origin = np.zeros(len(lengths) + 1, np.int64)
+    for end in range(1, len(lengths) + 1):
+        first = max(0, end - max(1, budget // max(1, int(lengths[end - 1]))))
+        begin = np.arange(first, end)
+        size = lengths[first:end] * (end - begin)
+        cost = np.where((size <= budget) | (begin == end - 1), best[first:end] + size + _CALL, np.inf)
+        at = int(cost.argmin())
+        best[end], origin[end] = cost[at], first + at
+    starts, end = [], len(lengths)
+    while end:
+        end = int(origin[end])
+        starts.append(end)
+    return starts[::-1]
 
 
 def dropout_keys(ids: tuple[str, ...], side: Side, *, seed: int, step: int) -> Int[Tensor, " rows"]:
@@ -122,7 +158,12 @@ class Step:
             "doc": batch.docs.with_keys(self._doc_keys(batch, step)),
         }
         sides = {side: texts.to(self.device) for side, texts in sides.items()}
-        cuts = [m for side, texts in sides.items() for m in micro_batches(texts, side, budget=self.memory.tokens)]
+        packed = self.ranker.packed
+        cuts = [
+            cut
+            for side, texts in sides.items()
+            for cut in micro_batches(texts, side, budget=self.memory.tokens, packed=packed)
+        ]
         cuts.sort(key=lambda m: -m.cost)
         kept = self._kept(cuts)
         leaves, graphs = _together(lambda: self._represent_all(sides, cuts, kept))

@@ -36,9 +36,10 @@ LOWER = {"data", "models", "losses", "evaluation"}
 UPPER = {"training", "search"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
-    {"console", "ledger", "plan"},
-    {"assemble", "naming", "pipeline"},
-    {"doctor", "reporting", "api"},
+    {"console", "ledger", "outputs", "plan"},
+    {"assemble", "loading", "naming", "pipeline"},
+    {"doctor", "reporting"},
+    {"api"},
     {"verbs"},
     {"cli"},
     {"__init__", "__main__"},
@@ -327,9 +328,16 @@ def test_files_and_functions_are_small(path):
     assert list(long_functions(tree_of(path))) == []
 
 
+# transformers calls every attention implementation with all that any of them may want
+CALLED_WITH_ANYTHING = {("src/rankwright/models/packing.py", "**_")}
+
+
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_no_catch_all_arguments_no_hasattr_no_mutable_defaults(path):
-    assert [f"{named(path)}:{line} {what}" for what, line in loose_style(tree_of(path))] == []
+    found = [
+        (what, line) for what, line in loose_style(tree_of(path)) if (named(path), what) not in CALLED_WITH_ANYTHING
+    ]
+    assert [f"{named(path)}:{line} {what}" for what, line in found] == []
 
 
 @pytest.mark.parametrize("path", [*FILES, *sorted((ROOT / "tests").rglob("*.py"))], ids=named)

@@ -374,3 +374,103 @@ def test_a_reused_run_reports_its_negatives_too(recipe: Path, capsys):
     main(["run", str(recipe)])
     main(["run", str(recipe)])
     assert "stage-1: negatives" in Path("runs/tiny/report.md").read_text()
+
+
+# --- from another folder, after damage --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def relative(tmp_path: Path, tiny_model: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project folder whose recipe names data and model by relative paths; one stands in it."""
+    shutil.copytree(tiny_data, tmp_path / "project/data")
+    shutil.copytree(tiny_model, tmp_path / "project/base")
+    (tmp_path / "project/tiny.yaml").write_text(RECIPE.format(model="base", data="./data"))
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def test_a_run_folder_means_the_same_from_everywhere(relative: Path, tmp_path: Path, monkeypatch, capsys):
+    main(["run", "tiny.yaml"])
+    folder = relative / "runs/tiny"
+    (folder / "report.html").unlink()
+    monkeypatch.chdir(tmp_path)
+    main(["report", "project/runs/tiny"])
+    assert (folder / "report.html").is_file()
+    assert _steps(capsys, "run", "project/runs/tiny/recipe.yaml") == []
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.chdir(relative)
+    assert _steps(capsys, "run", "tiny.yaml") == []
+
+
+def test_moved_data_and_models_are_known_by_their_content(relative: Path, tmp_path: Path, monkeypatch, capsys):
+    main(["run", "tiny.yaml"])
+    shutil.copytree(relative, tmp_path / "moved")
+    monkeypatch.chdir(tmp_path / "moved")
+    assert _steps(capsys, "run", "tiny.yaml") == []
+
+
+def test_damaged_log_lines_are_counted_in_the_report(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    log = recipe.parent / "runs/tiny/stage-1/train/log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([lines[0], lines[1][:9], "[1]", *lines[3:]]) + "\n")
+    main(["report", "runs/tiny"])
+    assert "2 lines are unreadable" in Path("runs/tiny/report.md").read_text()
+
+
+def test_the_report_says_how_many_texts_are_cut_off(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    report = Path("runs/tiny/report.md").read_text()
+    assert "documents cut off at" in report
+    assert "queries cut off at" in report
+
+
+def test_a_lost_ledger_and_a_changed_recipe_train_anew(recipe: Path, capsys):
+    main(["run", str(recipe)])
+    (recipe.parent / "runs/tiny/steps.json").unlink()
+    assert "train stage 1" in _steps(capsys, "run", str(recipe), "stages.0.train.learning_rate=2e-3")
+
+
+def test_a_second_training_that_was_stopped_goes_on_too(recipe: Path, monkeypatch, capsys):
+    from rankwright.errors import Stopped
+    from rankwright.training import checkpoint
+
+    main(["run", str(recipe)])
+    changed = ["run", str(recipe), "stages.0.train.learning_rate=2e-3"]
+    save = checkpoint.save
+
+    def stop_after_saving(*arguments, **named):
+        save(*arguments, **named)
+        raise Stopped("stopped by a test")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop_after_saving)
+        fails(75, *changed)
+    capsys.readouterr()
+    main(changed)
+    assert "resumed after step" in capsys.readouterr().err
+
+
+def test_verbs_leave_their_output_and_nothing_else(
+    recipe: Path, tiny_data: Path, tiny_model: Path, tmp_path_factory, monkeypatch
+):
+    cache, data = tmp_path_factory.mktemp("cache"), str(tiny_data)
+    monkeypatch.setenv("RANKWRIGHT_CACHE", str(cache))
+    main(["index", data, "--out", "bm25"])
+    main(["mine", data, "--bm25", "--out", "n1.tsv"])
+    main(["mine", data, "--model", str(tiny_model), "--out", "n2.tsv"])
+    assert {p.name for p in recipe.parent.iterdir()} == {"tiny.yaml", "bm25", "n1.tsv", "n2.tsv"}
+    assert not list((cache / "work").iterdir())
+    main(["run", str(recipe)])
+    assert not list((recipe.parent / "runs").rglob(".*"))
+
+
+def test_an_interrupt_before_the_work_is_one_line(monkeypatch, capsys):
+    import rankwright.cli
+
+    def interrupted(_arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rankwright.cli, "_parsed", interrupted)
+    fails(130, "run", "quickstart")
+    assert capsys.readouterr().err.count("\n") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import string
 import subprocess
 import sys
@@ -322,7 +323,7 @@ SLOTS = [
     ("loss: {Contrast: {temperature: -1}}", ("stages.0.loss.Contrast: temperature must be above 0, got -1.0\n"
      "  fix: try 0.05")),
     ("loss: {Margin: {margin: 1, power: 0}}", "stages.0.loss.Margin: power below 1"),
-    ("{loss: Contrast, others: [Plain]}", "stages.0.others.0: {here} has no 'Plain'. Known: Contrast, Margin{own}"),
+    ("{loss: Contrast, others: [Plain]}", "stages.0.others.0: Plain is not a Base. Known: Contrast, Margin{own}"),
     ("{loss: Contrast, teacher: 3}", "stages.0.teacher: must name one class of {here}, got 3" + SLOT_FIX),
     ("{loss: Contrast, limit: fast}", ("stages.0.limit: must be a whole number or a number or one of 'auto' or null, "
      "got 'fast'\n  fix: did you mean 'auto'?")),
@@ -675,3 +676,44 @@ def test_loading_a_recipe_imports_neither_torch_nor_numpy():
         assert not {"torch", "transformers", "numpy", "jaxtyping"} & set(sys.modules), "heavy import"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=110)
+
+
+# --- the slots of a real recipe ---------------------------------------------------------------------------------------
+
+_REAL = """
+model: {Dense: {backbone: some/model}}
+stages:
+  - data: [{Judged: {dataset: d}}]
+    group: OneRelevant
+    batches: Shuffled
+    objective: [{loss: InfoNCE}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batches: Shuffled", "batches: OneRelevant", "OneRelevant is not a Batches. Known: Shuffled"),
+        ("group: OneRelevant", "group: Shuffled", "Shuffled is not a Group. Known: OneRelevant, Random, Top"),
+        ("Judged: {dataset: d}", "Top", "Top is not a Source. Known: Judged"),
+        ("{Dense: {backbone: some/model}}", "Lora", "Lora is not a Model. Known: Dense"),
+        ("loss: InfoNCE", "loss: InfoNEC", "has no 'InfoNEC'; did you mean 'InfoNCE'? Known: InfoNCE"),
+    ],
+)
+def test_a_slot_takes_and_lists_only_what_fits_it(old, new, message):
+    from rankwright.plan import Recipe
+
+    assert recipe.loads(_REAL, Recipe)
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        recipe.loads(_REAL.replace(old, new), Recipe)
+
+
+def test_the_schema_lists_only_what_fits_a_slot():
+    from rankwright.plan import Recipe
+
+    definitions = recipe.schema(Recipe)["$defs"]
+    slots = {n.split(":")[1]: set(d["anyOf"][0]["properties"]) for n, d in definitions.items() if ":" in n}
+    assert slots["Batches"] == {"Shuffled"}
+    assert slots["Group"] == {"OneRelevant", "Random", "Top"}
+    assert slots["Source"] == {"Judged"}
+    assert slots["Model"] == {"Dense"}

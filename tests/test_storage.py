@@ -854,3 +854,51 @@ def test_space_is_asked_for_before_the_work(tmp_path):
     storage.require_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(ResourceError, match=r"needs about .* MB, .* MB are free"):
         storage.require_space(tmp_path / "not" / "yet", 1 << 60)
+
+
+@pytest.mark.parametrize("where", [".", "", "folder", "file/below", "file/far/below"])
+def test_a_file_where_none_can_be_is_refused_in_words(where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"is a f(older|ile), a f(ile|older) is") as caught:
+        storage.write_text(where, "x")
+    assert caught.value.fix
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_no_tensors_make_no_file(tmp_path):
+    with pytest.raises(UsageError, match="no tensors"):
+        storage.write_tensors(tmp_path / "model.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_waited_for_a_removed_lock_does_not_hold_it(tmp_path):
+    """Many processes add 1 under the lock, whose file comes and goes: no two are within at once."""
+    path, count = tmp_path / "l", tmp_path / "count"
+    count.write_text("0")
+    children = []
+    for _ in range(4):
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                for _ in range(50):
+                    with storage.lock(path, patience=60):
+                        number = int(count.read_text())
+                        time.sleep(0.0005)
+                        count.write_text(str(number + 1))
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    assert all(os.waitpid(child, 0)[1] == 0 for child in children)
+    assert count.read_text() == "200"
+    assert not path.exists()
+
+
+def test_the_records_of_a_damaged_log_that_can_be_read_are(tmp_path):
+    (tmp_path / "log").write_bytes(
+        b'{"step": 1, "loss": 2.0}\n{"step": 2\n[1]\n{"step": "3", "loss": 1}\n\xff\n7\n{"torn'
+    )
+    assert storage.readable_lines(tmp_path / "log", ["step", "loss"]) == ([{"step": 1, "loss": 2.0}], 5)
+    assert storage.readable_lines(tmp_path / "absent", ["step"]) == ([], 0)

@@ -105,7 +105,16 @@ def raise_if_disk(error: BaseException, path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Create `path` and its parents, so that they outlive a power cut."""
+    """Create `path` and its parents, so that they outlive a power cut.
+
+    Raises:
+        UsageError: one of them is a file.
+    """
+    for folder in (path, *path.parents):
+        if folder.exists():
+            if not folder.is_dir():
+                raise UsageError("is a file, a folder is needed here", where=folder, fix="choose another place")
+            break
     new = [folder for folder in (path, *path.parents) if not folder.exists()]
     fs.mkdir(path)
     for folder in new:
@@ -155,8 +164,15 @@ class FileWriter(io.RawIOBase):
 
 @contextmanager
 def write_file(path: str | Path) -> Iterator[FileWriter]:
-    """Write `path` atomically: after the block it is complete and durable, or what was there before is untouched."""
+    """Write `path` atomically: after the block it is complete and durable, or what was there before is untouched.
+
+    Raises:
+        ResourceError: disk full or I/O error.
+        UsageError: `path` is a folder, or lies below a file.
+    """
     path = Path(path)
+    if not path.name or path.is_dir():
+        raise UsageError("is a folder, a file is written here", where=path, fix="name a file")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with disk_errors(path):
@@ -199,7 +215,15 @@ def write_npy(path: str | Path, array: np.ndarray) -> None:
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Torch tensors as a safetensors file."""
+    """Torch tensors as a safetensors file.
+
+    Raises:
+        UsageError: there is no tensor; safetensors cannot read such a file.
+    """
+    if not tensors:
+        raise UsageError(
+            "no tensors were given to be written", where=path, fix="write a file only for what has weights"
+        )
     from safetensors.torch import save
 
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -259,7 +283,10 @@ def require_space(path: str | Path, size: int) -> None:
 
 @contextmanager
 def lock(path: str | Path, *, patience: float = PATIENCE) -> Iterator[None]:
-    """Hold `path` as an exclusive lock; the kernel frees it when its owner dies.
+    """Hold `path` as an exclusive lock; the kernel frees it when its owner dies, the owner removes the file.
+
+    Only who holds the lock of the file that stands at `path` may remove it. Who waited for a removed file holds
+    nothing and tries again, so two never hold the lock at once.
 
     Args:
         patience: seconds to wait for an owner that is about to let go.
@@ -268,22 +295,36 @@ def lock(path: str | Path, *, patience: float = PATIENCE) -> Iterator[None]:
         ResourceError: another live process holds it.
     """
     path, deadline = Path(path), time.monotonic() + patience
-    with disk_errors(path):
-        make_folder(path.parent)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = _acquire(path, deadline)
     try:
-        while not _try_lock(fd):
-            if time.monotonic() >= deadline:
-                owner = os.pread(fd, 64, 0).decode("ascii", "replace").strip() or "unknown"
-                what = f"another process (pid {owner}) is working here"
-                raise ResourceError(what, where=path, fix="wait for it or end it")
-            time.sleep(0.01)
         with suppress(OSError):  # for the other's error message only; a full disk must not matter
             os.ftruncate(fd, 0)
             os.pwrite(fd, str(os.getpid()).encode(), 0)
         yield
     finally:
+        with suppress(OSError):
+            fs.unlink(path)
         os.close(fd)
+
+
+def _acquire(path: Path, deadline: float) -> int:
+    """A descriptor that holds the lock of the file which stands at `path` now."""
+    while True:
+        with disk_errors(path):
+            make_folder(path.parent)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            if _try_lock(fd) and _stands_at(path, fd):
+                return fd
+            if time.monotonic() >= deadline:
+                owner = os.pread(fd, 64, 0).decode("ascii", "replace").strip() or "unknown"
+                what = f"another process (pid {owner}) is working here"
+                raise ResourceError(what, where=path, fix="wait for it or end it")
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        time.sleep(0.01)
 
 
 def _try_lock(fd: int) -> bool:
@@ -292,6 +333,14 @@ def _try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _stands_at(path: Path, fd: int) -> bool:
+    """Whether the opened file is still the one of this name: the last owner may have removed it since."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def sweep(folder: str | Path) -> None:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import recipe as recipes
 from .data import Group, OneRelevant, Reading, Shuffled, Source
-from .errors import UsageError
 from .ledger import StepRecord
+from .loading import load_recipe
 from .losses import InfoNCE, Loss
 from .plan import Mining, Recipe, Stage, Term, Train, Validation
 from .search import Mine
@@ -18,8 +17,6 @@ from .search import Mine
 if TYPE_CHECKING:
     from .evaluation import Scores
     from .models import Dense
-
-_RECIPES = Path(__file__).parent / "recipes"
 
 __all__ = ["Result", "load_recipe", "run", "train"]
 
@@ -116,30 +113,3 @@ def train(
     )
     plan = Recipe(model=model, stages=(stage,), seed=seed, device=device)
     return Pipeline(plan, folder=Path(output)).train()
-
-
-def load_recipe(recipe: Recipe | str | Path, overrides: Sequence[str] = ()) -> Recipe:
-    """A recipe from a file, or from the package by name (``quickstart``); its run is named after the file.
-
-    Raises:
-        RecipeError: it does not say something that can be run.
-    """
-    from dataclasses import replace
-
-    if isinstance(recipe, Recipe):
-        if overrides:
-            raise UsageError("overrides are for YAML recipes", fix="use dataclasses.replace on the Recipe")
-        return recipe
-    path = Path(recipe)
-    if not path.exists() and is_bundled(str(recipe)):
-        path = _RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in _RECIPES.glob("*.yaml")))
-        raise UsageError("no such recipe", where=path, fix=f"give a YAML file, or one that comes along: {names}")
-    plan = recipes.load(path, Recipe, overrides=overrides)
-    return plan if plan.name else replace(plan, name=path.stem)
-
-
-def is_bundled(name: str) -> bool:
-    """Whether a recipe of this name comes with the package."""
-    return name.isidentifier() and (_RECIPES / f"{name}.yaml").is_file()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -41,8 +42,23 @@ def read_lines(path: str | Path) -> list[Any]:
         try:
             records.append(json.loads(line))
         except (ValueError, RecursionError) as error:
-            raise ArtefactError(f"line is not JSON: {line[:60]!r}", where=f"{path}:{number}") from error
+            what, fix = f"line is not JSON: {line[:60]!r}", "remove the line"
+            raise ArtefactError(what, where=f"{path}:{number}", fix=fix) from error
     return records
+
+
+def readable_lines(path: str | Path, needed: Sequence[str]) -> tuple[list[dict[str, Any]], int]:
+    """The records of an `append_line` file that hold numbers under all `needed` names, and how many lines do not."""
+    path = Path(path)
+    records, lines = [], _read_bytes(path).split(b"\n")[:-1] if path.exists() else []
+    for line in lines:
+        try:
+            record = json.loads(line)
+            if all(isinstance(record[name], int | float) for name in needed):
+                records.append(record)
+        except (ValueError, RecursionError, TypeError, KeyError, IndexError):
+            continue
+    return records, len(lines) - len(records)
 
 
 def read_json(path: str | Path) -> Any:

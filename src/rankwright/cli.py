@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from . import __version__
+
+if TYPE_CHECKING:
+    import argparse
 
 _EPILOG = """examples:
   rankwright quickstart                          the whole job on bundled data, in minutes
@@ -17,11 +20,13 @@ _EPILOG = """examples:
   rankwright evaluate a.trec b.trec --qrels my_data/qrels/test.tsv
 
 exit codes: 0 done, 2 usage or recipe, 3 data, 4 damaged artefact, 5 disk, memory or lock, 6 hub or endpoint,
-7 not finite, 75 stopped by a signal (the same command goes on)"""
+7 not finite, 75 stopped by a signal (the same command goes on), 130 interrupted before any work"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The whole command line."""
+    import argparse  # here, where `main` already minds Ctrl-C
+
     root = argparse.ArgumentParser(
         prog="rankwright",
         description="Train, search and evaluate neural rankers.",
@@ -63,13 +68,17 @@ def _searching(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--out", required=True, help="folder to make")
     verb.add_argument("--dtype", choices=["float32", "float16"], default="float32")
     _common(verb, "device", "lenient")
-    verb = verbs.add_parser("index", help="corpus -> BM25 index")
-    verb.add_argument("data", help="data set folder or hub id")
+    verb = verbs.add_parser("index", help="corpus -> BM25 index, or vectors -> approximate index or int8 vectors")
+    verb.add_argument("data", help="data set folder or hub id; with --ann and --int8 a folder of vectors")
     verb.add_argument("--out", required=True, help="folder to make")
     verb.add_argument("--k1", type=float, default=0.9)
     verb.add_argument("--b", type=float, default=0.4)
     verb.add_argument("--language", default="english", help="of stemmer and stop words")
     verb.add_argument("--no-stem", action="store_true")
+    how = verb.add_mutually_exclusive_group()
+    how.add_argument("--ann", choices=["flat", "ivf", "hnsw", "pq"], help="approximate index of vectors, by faiss")
+    how.add_argument("--int8", action="store_true", help="a copy of vectors in a quarter of the space")
+    verb.add_argument("--report", action="store_true", help="with --ann: recall and speed against exact search")
     _common(verb, "lenient")
     verb = verbs.add_parser("search", help="index or vectors + queries -> TREC run")
     verb.add_argument("index", help="what `encode` or `index` made")
@@ -78,6 +87,8 @@ def _searching(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--model", help="model folder or hub id; for vectors")
     verb.add_argument("--split", help="only queries judged in this split (default: all queries)")
     verb.add_argument("--k", type=int, default=1000, help="documents per query")
+    verb.add_argument("--nprobe", type=int, help="cells that a query visits (ann ivf and pq)")
+    verb.add_argument("--ef-search", type=int, help="candidates in the graph (ann hnsw)")
     _common(verb, "device", "lenient")
     verb = verbs.add_parser("mine", help="hard negatives: high-ranked, not known to be relevant")
     verb.add_argument("data", help="data set with the judgements")
@@ -143,7 +154,15 @@ def _common(verb: argparse.ArgumentParser, *names: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command; exits with the code of errors.py."""
+    """Run one command; exits with the code of errors.py, or 130 when Ctrl-C comes before there is work to stop."""
+    try:
+        _main(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("rankwright: interrupted before the work began\n")
+        raise SystemExit(130) from None
+
+
+def _main(arguments: Sequence[str] | None) -> None:
     given = _parsed(arguments)
     from . import progress, signals
     from .errors import RankwrightError, ResourceError

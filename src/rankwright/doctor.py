@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,9 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import api, assemble
-from .data import Audit, Corpus, Dataset, Reading, audit, dataset_of, read_run, suspected_false_negatives
+from . import assemble
+from .data import (
+    Audit,
+    Corpus,
+    Dataset,
+    Judged,
+    Reading,
+    Shuffled,
+    audit,
+    dataset_of,
+    read_run,
+    suspected_false_negatives,
+)  # fmt: skip
 from .errors import UsageError
+from .loading import is_bundled, load_recipe
 from .plan import Recipe
 from .types import Side
 
@@ -44,14 +57,14 @@ def examine(given: Namespace) -> dict[str, Any]:
     """Data set -> its findings as plain values, for a recipe or a data set folder."""
     reading = Reading(lenient=True)  # a doctor counts what the others refuse
     findings: dict[str, Any] = {}
-    if Path(given.thing).suffix not in (".yaml", ".yml") and not api.is_bundled(given.thing):
+    if Path(given.thing).suffix not in (".yaml", ".yml") and not is_bundled(given.thing):
         dataset = Dataset.open(given.thing, reading=reading)
         for split in [*([given.train] if given.train else []), *(given.test or [])]:
             dataset.qrels(split)  # one that was named must be there
         train, tests = given.train or "train", ["test"] if given.test is None else given.test
         findings[given.thing] = audit_dataset(dataset, train=train, tests=tests).to_dict()
     else:
-        plan = api.load_recipe(given.thing)
+        plan = load_recipe(given.thing)
         ranker = plan.model.load()
         train = "train"
         for name, splits in _datasets(plan).items():
@@ -75,7 +88,7 @@ def _datasets(plan: Recipe) -> dict[str, tuple[str | None, list[str]]]:
     found: dict[str, tuple[str | None, list[str]]] = {}
     for stage in plan.stages:
         for source in stage.data:
-            found[source.dataset] = (source.split, [])
+            found[source.dataset] = (source.split if isinstance(source, Judged) else None, [])
     for evaluation in plan.evaluate:
         train, tests = found.get(evaluation.dataset, (None, []))
         if evaluation.qrels is None:
@@ -84,7 +97,7 @@ def _datasets(plan: Recipe) -> dict[str, tuple[str | None, list[str]]]:
     return found
 
 
-def text(findings: dict[str, Any]) -> str:
+def text(findings: dict[str, Any], thing: str) -> str:
     """The findings for a person: warnings first, then the numbers."""
     lines: list[str] = []
     for name, found in findings.items():
@@ -93,7 +106,8 @@ def text(findings: dict[str, Any]) -> str:
         lines += [f"  ! {warning}" for warning in warnings] or ["  nothing suspicious"]
         rest = {key: value for key, value in found.items() if key not in ("warnings", "fingerprint")}
         lines += [f"  {line}" for line in _indented(rest)]
-    lines.append("next: rankwright run RECIPE --dry-run")
+    recipe = thing if thing not in findings else "RECIPE"  # a data set is looked at by its own name
+    lines.append(f"next: {shlex.join(['rankwright', 'run', recipe, '--dry-run'])}")
     return "\n".join(lines)
 
 
@@ -122,7 +136,7 @@ def gradient_checks(plan: Recipe, *, queries: int, dtype: str) -> list[dict[str,
     for number, stage in enumerate(plan.stages, start=1):
         ranker = plan.model.load(dtype=dtype, seed=plan.seed)
         dataset = Dataset.open(dataset_of(stage.data))
-        small = replace(stage.batches, size=queries)
+        small = replace(stage.batches if isinstance(stage.batches, Shuffled) else Shuffled(), size=queries)
         loader = assemble.make_loader(
             ranker, dataset, stage.data, group=stage.group, batches=small, seed=plan.seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=0,

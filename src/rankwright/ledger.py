@@ -1,9 +1,10 @@
-"""What each step of a run folder was made from, what it made and how long it took; unchanged steps are not redone."""
+"""What a run folder remembers: what each step was made from and took, so that it is not redone, and the machine."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,3 +130,21 @@ def _content(path: Path) -> str:
 def fingerprint(value: object) -> str:
     """A short content hash of plain values (dicts, lists, strings, numbers; dataclasses by their repr)."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()[:32]
+
+
+def environment(device: str) -> dict[str, str]:
+    """Versions and machine, for the report."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    from . import __version__
+
+    packages = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "bm25s")
+    facts = {"rankwright": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    facts |= {name: version(name) for name in packages}
+    facts |= {"cores": str(os.cpu_count()), "torch threads": str(torch.get_num_threads()), "device": device}
+    if device.startswith("cuda"):
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import assemble, recipe, storage
 from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
-from .errors import DataError, RecipeError
-from .ledger import Ledger, StepRecord, claim, fingerprint
+from .errors import ArtefactError, DataError, RecipeError
+from .ledger import Ledger, StepRecord, claim, environment, fingerprint
+from .loading import choices, rooted
 from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
@@ -50,7 +51,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recipe came to."""
+    """What a recipe came to; `start` is the ranker that it began with, trained meanwhile: its lengths still hold."""
 
     recipe: Recipe
     folder: Path
@@ -58,6 +59,7 @@ class Outcome:
     evaluated: tuple[Evaluated, ...]
     steps: tuple[StepRecord, ...]
     negatives: Mapping[str, str]
+    start: Ranker
 
 
 class Pipeline:
@@ -73,7 +75,7 @@ class Pipeline:
         self, plan: Recipe, *, folder: Path | None = None, reading: Reading | None = None, cache: Path | None = None,
         allow_drift: bool = False,
     ) -> None:  # fmt: skip
-        self.plan, self.folder = plan, folder or run_folder(plan)
+        self.plan, self.folder = rooted(plan), folder or run_folder(plan)
         self.reading, self.cache = reading or Reading(), cache or default_cache()
         self.allow_drift = allow_drift
         self.device = assemble.pick_device(plan.device)
@@ -81,7 +83,7 @@ class Pipeline:
         self.negatives: dict[str, str] = {}
         self._datasets: dict[str, Dataset] = {}
         self._judged: dict[tuple[str, str], Qrels] = {}
-        self._names, self._labels = dataset_names(plan), collection_labels(plan)
+        self._names, self._labels = dataset_names(self.plan), collection_labels(self.plan)
 
     # --- the story -------------------------------------------------------------------------------
 
@@ -92,8 +94,8 @@ class Pipeline:
             Stopped: a signal came; the same call goes on from there.
         """
         claim(self.folder)
+        self.check()
         with storage.lock(self.folder / ".lock"):
-            self.check()
             self._begin()
             start = self._load(self.plan.model)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
@@ -111,7 +113,8 @@ class Pipeline:
                 Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at], self._place(at))
                 for at, e in enumerate(self.plan.evaluate)
             )
-            return Outcome(self.plan, self.folder, model, evaluated, tuple(self.ledger.steps), dict(self.negatives))
+            steps = tuple(self.ledger.steps)
+            return Outcome(self.plan, self.folder, model, evaluated, steps, dict(self.negatives), start)
 
     def train(self) -> Path:
         """The stages alone; the model folder."""
@@ -141,8 +144,8 @@ class Pipeline:
 
     def _begin(self) -> None:
         storage.sweep(self.folder)
+        storage.write_json(self.folder / "environment.json", environment(self.device))  # first: by it `claim` knows us
         storage.write_text(self.folder / "recipe.yaml", recipe.dump(self.plan))
-        storage.write_json(self.folder / "environment.json", environment(self.device))
 
     # --- parts -----------------------------------------------------------------------------------
 
@@ -242,7 +245,8 @@ class Pipeline:
         model = self.folder / "model" if number == len(self.plan.stages) else folder / "model"
         identity = self._identity(stage, ranker, dataset, sources)
         name = f"train stage {number}"
-        if self.ledger.finished_otherwise(name, identity):
+        done = self.ledger.finished_otherwise(name, identity) or _other_model(model, fingerprint(identity))
+        if done and _begun(folder / "train") != identity:
             say(f"{name}: its recipe or data changed since it was finished: training anew")
             storage.remove_folder(folder / "train")
 
@@ -259,12 +263,12 @@ class Pipeline:
         import torch
 
         settings = replace(stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1)
-        choices = [stage.group, stage.batches, stage.objective, settings, stage.validate]
-        choices += [stage.query_length, stage.doc_length]
+        chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
+        chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
         return validation | {
-            "recipe": fingerprint(repr(choices)),
-            "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), repr(self.plan.model)]),
+            "recipe": fingerprint(choices(chosen)),
+            "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
             "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
             "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
             "seed": str(self.plan.seed),
@@ -296,7 +300,7 @@ class Pipeline:
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         dataset = self._dataset(dataset_of(stage.data))
         known = assemble.training_qrels(dataset, stage.data)
-        inputs = {"known": fingerprint(known.to_dict()), "spec": repr(spec), "corpus": dataset.corpus.fingerprint}
+        inputs = {"known": fingerprint(known.to_dict()), "spec": choices(spec), "corpus": dataset.corpus.fingerprint}
         inputs["queries"] = dataset.queries.fingerprint
         index: Exact | LexicalIndex | None = None
         if spec.by == "model":
@@ -315,7 +319,8 @@ class Pipeline:
             say(str(report))
 
         note = path.with_suffix(".txt")
-        self.ledger.do(f"mine negatives for {path.parent.name} by {spec.by}", inputs, outputs=[path, note], work=work)
+        by = spec.by if spec.by in ("model", "bm25") else Path(spec.by).name
+        self.ledger.do(f"mine negatives for {path.parent.name} by {by}", inputs, outputs=[path, note], work=work)
         self.negatives[path.parent.name] = note.read_text(encoding="utf-8")
         return path
 
@@ -365,7 +370,23 @@ class Pipeline:
         return Validator(measure, str(parse(spec.measure)[0]), every=spec.every, patience=spec.patience)
 
 
-# --- names and facts -----------------------------------------------------------------------------
+# --- what stands in the folder -------------------------------------------------------------------
+
+
+def _other_model(model: Path, key: str) -> bool:
+    """Whether a model stands there that was made of something else."""
+    try:
+        return storage.read_manifest(model, "model").key != key
+    except ArtefactError:
+        return False
+
+
+def _begun(train: Path) -> dict[str, str] | None:
+    """What the newest checkpoint of a training was made of; None where there is none."""
+    for path in sorted(train.glob("checkpoints/step-*"), reverse=True):
+        with suppress(ArtefactError):
+            return storage.read_manifest(path).meta.get("identity")
+    return None
 
 
 def _own_run(path: Path) -> Run:
@@ -376,21 +397,3 @@ def _own_run(path: Path) -> Run:
 def _continued(spec: Any, folder: Path) -> Any:
     """The recipe's model, started from a folder that an earlier stage wrote; the folder says what it is built of."""
     return spec.started_from(str(folder))
-
-
-def environment(device: str) -> dict[str, str]:
-    """Versions and machine, for the report."""
-    import platform
-    from importlib.metadata import version
-
-    import torch
-
-    from . import __version__
-
-    packages = ("torch", "transformers", "tokenizers", "numpy", "pyarrow", "bm25s")
-    facts = {"rankwright": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    facts |= {name: version(name) for name in packages}
-    facts |= {"cores": str(os.cpu_count()), "torch threads": str(torch.get_num_threads()), "device": device}
-    if device.startswith("cuda"):
-        facts["gpu"] = torch.cuda.get_device_name(device)
-    return facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
 
 from .data import Batches, Group, Shuffled, Source
 from .errors import RecipeError
@@ -12,9 +12,25 @@ from .recipe import Slot
 from .search import Mine
 from .training import Term, Train
 
-__all__ = ["Evaluation", "Mining", "Recipe", "Stage", "Term", "Train", "Validation"]
+if TYPE_CHECKING:
+    from .models import Ranker
+
+__all__ = ["Evaluation", "Mining", "Model", "Recipe", "Stage", "Term", "Train", "Validation"]
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What a recipe's model must be able to do; a frozen dataclass, such as `rankwright.models.Dense`."""
+
+    def load(self, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Ranker:
+        """The model itself, in evaluation mode."""
+        ...
+
+    def started_from(self, folder: str) -> Model:
+        """The same training choices on a model folder that we wrote."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,10 +94,10 @@ class Stage:
         validate: measure during training; null: never.
     """
 
-    data: tuple[Annotated[Any, Slot("rankwright.data")], ...]
-    group: Annotated[Any, Slot("rankwright.data")]
+    data: tuple[Annotated[Source, Slot("rankwright.data")], ...]
+    group: Annotated[Group, Slot("rankwright.data")]
     objective: tuple[Term, ...]
-    batches: Annotated[Any, Slot("rankwright.data")] = field(default_factory=Shuffled)
+    batches: Annotated[Batches, Slot("rankwright.data")] = field(default_factory=Shuffled)
     train: Train = field(default_factory=Train)
     query_length: int | None = None
     doc_length: int | None = None
@@ -145,7 +161,7 @@ class Recipe:
         device: ``auto`` takes a CUDA device when there is one.
     """
 
-    model: Annotated[Any, Slot("rankwright.models")]
+    model: Annotated[Model, Slot("rankwright.models")]
     stages: tuple[Stage, ...] = ()
     evaluate: tuple[Evaluation, ...] = ()
     name: str | None = None

@@ -263,7 +263,10 @@ def _component(slot: Slot, base: Any, node: Node, path: str) -> Any:
 def _exported(slot: Slot, base: Any, name: str, node: Node, path: str) -> type:
     target = _fields.export(slot, name)
     if not _fields.fits(target, base):
-        what = f"{slot.package} has no '{name[:80]}'{_suggest(name, _fields.components(slot, base))}"
+        fitting = _fields.components(slot, base)
+        what = f"{slot.package} has no '{name[:80]}'{_suggest(name, fitting)}"
+        if _fields.fits(target, Any) and base is not Any:  # a component, but of another slot
+            what = f"{name} is not a {base.__name__}. Known: {', '.join(fitting) or 'none'}"
         raise _error(node, path, what, "a class of your own is a dotted name: my_code.MyClass")
     return target
 
@@ -273,8 +276,14 @@ def _own(slot: Slot, base: Any, name: str, node: Node, path: str) -> type:
     if not _fields.fits(target, Any):
         raise _error(node, path, f"{name} is not a dataclass that can be made")
     if not _fields.fits(target, base):
-        raise _error(node, path, f"{name} is not a {base.__name__}", f"derive it from {slot.package}.{base.__name__}")
+        raise _error(
+            node, path, f"{name} is not a {base.__name__}", f"derive it from {_home(slot, base)}.{base.__name__}"
+        )
     return target
+
+
+def _home(slot: Slot, base: type) -> str:
+    return slot.package if base.__name__ in _fields.exports(slot) else base.__module__
 
 
 def _import(name: str, node: Node, path: str) -> Any:

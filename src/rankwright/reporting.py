@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import api, recipe, storage
+from . import recipe, storage
 from .console import table
-from .data import Dataset
+from .data import Dataset, Judged
 from .doctor import audit_dataset
 from .errors import ArtefactError
 from .evaluation import Comparison, Scores, bootstrap_interval, compare_pairs, per_query_differences
@@ -25,6 +26,8 @@ from .evaluation.report import (
     Timing,
     write_report,
 )
+from .ledger import StepRecord
+from .naming import run_folder
 from .pipeline import SYSTEMS, Evaluated, Outcome
 from .plan import Recipe
 from .progress import duration
@@ -113,24 +116,26 @@ def _pairs(names: list[str]) -> list[tuple[str, str]]:
     return [(names[0], other) for other in names[1:]]
 
 
-def summary(result: api.Result) -> str:
+def summary(
+    scores: Mapping[str, Mapping[str, Scores]], steps: Sequence[StepRecord], *, model: Path | None, report: Path
+) -> str:
     """The table that `run` and `quickstart` end with."""
     parts: list[str] = []
-    for place, systems in result.scores.items():
+    for place, systems in scores.items():
         measures = next(iter(systems.values())).measures
         rows = [[name, *(f"{found.mean()[m]:.3f}" for m in measures)] for name, found in systems.items()]
         parts += [table([place, *measures], rows), ""]
         comparison = _compared(systems, _pairs(list(systems)))
         if len(comparison):
             parts += [difference_table(comparison), ""]
-    steps = [[s.name, duration(s.seconds), "reused" if s.reused else ""] for s in result.steps]
-    done = sum(s.seconds for s in result.steps if not s.reused)
-    parts += [table(["step", "time", ""], [*steps, ["all steps of this session", duration(done), ""]]), ""]
-    if result.model:
-        parts.append(f"model:  {result.model}")
-    parts.append(f"report: {result.report}")
-    if result.model:
-        parts.append(f"next:   rankwright export {result.model} --verify")
+    rows = [[s.name, duration(s.seconds), "reused" if s.reused else ""] for s in steps]
+    done = sum(s.seconds for s in steps if not s.reused)
+    parts += [table(["step", "time", ""], [*rows, ["all steps of this session", duration(done), ""]]), ""]
+    if model:
+        parts.append(f"model:  {model}")
+    parts.append(f"report: {report}")
+    if model:
+        parts.append(f"next:   {shlex.join(['rankwright', 'export', str(model), '--verify'])}")
     return "\n".join(parts)
 
 
@@ -146,7 +151,7 @@ def _report(outcome: Outcome, scores: dict[str, dict[str, Scores]], comparisons:
         ]  # fmt: skip
     best, worst = _examples(outcome, scores)
     checks, warnings = _data_checks(outcome)
-    training, validation = _curves(outcome.folder)
+    training, validation, damaged = _curves(outcome.folder)
     first = outcome.evaluated[0] if outcome.evaluated else None
     return Report(
         title=outcome.recipe.name or outcome.folder.name,
@@ -163,10 +168,17 @@ def _report(outcome: Outcome, scores: dict[str, dict[str, Scores]], comparisons:
         environment=storage.read_json(outcome.folder / "environment.json"),
         recipe_yaml=recipe.dump(outcome.recipe),
         paths={"run folder": str(outcome.folder), **({"model": str(outcome.model)} if outcome.model else {})},
-        warnings=warnings,
-        reproduce=f"rankwright run {outcome.folder / 'recipe.yaml'}",
+        warnings=[*damaged, *warnings],
+        reproduce=_command(outcome),
         test="paired t-test",
     )
+
+
+def _command(outcome: Outcome) -> str:
+    """What brings this very run folder up to date again, from wherever it is called."""
+    folder = outcome.folder.absolute()
+    named = run_folder(outcome.recipe) == folder
+    return shlex.join(["rankwright", "run", str(folder / "recipe.yaml"), *([] if named else ["--folder", str(folder)])])
 
 
 def _subtitle(plan: Recipe) -> str:
@@ -188,19 +200,29 @@ def _system(name: str, found: Evaluated, scores: Scores, labels: tuple[str, str]
     )  # fmt: skip
 
 
-def _curves(folder: Path) -> tuple[list[Curve], list[Curve]]:
-    training, validation = [], []
+def _curves(folder: Path) -> tuple[list[Curve], list[Curve], list[str]]:
+    """Training and validation, and which log lines are too damaged to be shown."""
+    training, validation, damaged = [], [], []
+
+    def read(path: Path, *needed: str) -> list[Any]:
+        records, unreadable = storage.readable_lines(path, needed)
+        if unreadable:
+            damaged.append(
+                f"{path.relative_to(folder)}: {unreadable:,} lines are unreadable and missing from the curve"
+            )
+        return records
+
     for stage in sorted(folder.glob("stage-*/train")):
-        records = storage.read_lines(stage / "log.jsonl")
+        records = read(stage / "log.jsonl", "step", "loss")
         steps = [r["step"] for r in records]
         name = stage.parent.name.replace("-", " ")
         if records:
             training.append(Curve(f"{name}: loss", "step", steps, [r["loss"] for r in records]))
-        records = storage.read_lines(stage / "validation.jsonl")
+        records = read(stage / "validation.jsonl", "step")
         for measured in (set(records[0]) - {"step"}) if records else ():
             values = [r[measured] for r in records]
             validation.append(Curve(f"{name}: {measured}", "step", [r["step"] for r in records], values))
-    return training, validation
+    return training, validation, damaged
 
 
 # --- data checks and examples --------------------------------------------------------------------
@@ -210,7 +232,12 @@ def _data_checks(outcome: Outcome) -> tuple[list[DataCheck], list[str]]:
     checks: list[DataCheck] = []
     warnings: list[str] = []
     seen: set[str] = set()
-    trained = {source.dataset: source.split for stage in outcome.recipe.stages for source in stage.data}
+    trained = {
+        source.dataset: source.split
+        for stage in outcome.recipe.stages
+        for source in stage.data
+        if isinstance(source, Judged)
+    }
     for found in outcome.evaluated:
         name, label = found.dataset.name, found.labels[0]
         if name in seen:
@@ -218,13 +245,16 @@ def _data_checks(outcome: Outcome) -> tuple[list[DataCheck], list[str]]:
         seen.add(name)
         same = [e.evaluation for e in outcome.evaluated if e.dataset.name == name]
         tests = list(dict.fromkeys(e.split for e in same if e.qrels is None))
-        audit = audit_dataset(found.dataset, train=trained.get(name), tests=tests)
+        audit = audit_dataset(found.dataset, train=trained.get(name), tests=tests, ranker=outcome.start)
         warnings += [f"{label}: {warning}" for warning in audit.warnings]
         checks += [
             DataCheck(f"{label}: documents", audit.documents.texts),
             DataCheck(f"{label}: documents with the same text as another", audit.documents.duplicates.count),
             DataCheck(f"{label}: empty documents", audit.documents.empty.count),
         ]
+        for side, texts in (("documents", audit.documents), ("queries", audit.queries)):
+            if texts.truncated is not None:
+                checks.append(DataCheck(f"{label}: {side} cut off at {texts.limit} tokens", f"{texts.truncated:.1%}"))
         for split, facts in audit.splits.items():
             checks.append(DataCheck(f"{label} {split}: queries / judged pairs", f"{facts.queries:,} / {facts.pairs:,}"))
         for split, leak in audit.leaks.items():

@@ -46,15 +46,16 @@ from .artefacts import (
     read_json,
     read_lines,
     read_npy,
+    readable_lines,
     sealed,
 )
 from .errors import ArtefactError, ResourceError, UsageError
 
 __all__ = [
     "BLOCK", "FORMAT", "MANIFEST", "Draft", "FileSystem", "FileWriter", "Manifest", "append_line", "fs", "is_current",
-    "lock", "publish", "read_json", "read_lines", "read_manifest", "read_npy", "remove_folder", "require_space",
-    "safe_name", "sweep", "verify", "write_bytes", "write_file", "write_json", "write_npy", "write_tensors",
-    "write_text",
+    "lock", "publish", "read_json", "read_lines", "read_manifest", "read_npy", "readable_lines", "remove_folder",
+    "require_space", "safe_name", "sweep", "verify", "write_bytes", "write_file", "write_json", "write_npy",
+    "write_tensors", "write_text",
 ]  # fmt: skip
 
 _JOURNAL = "done.jsonl"
@@ -81,8 +82,8 @@ def read_manifest(folder: str | Path, kind: str | None = None) -> Manifest:
 def _settle(folder: Path) -> bool:
     """Undo the half-done replacement of a dead process or await a live one; whether to look again."""
     path = _sibling(folder, "lock")
-    if not path.exists():
-        return False
+    if not path.exists() and not _sibling(folder, "old").exists():  # nobody is at work: an absent folder stays absent,
+        return (folder / MANIFEST).is_file() or path.exists()  # unless somebody ended or began this very moment
     try:
         with lock(path, patience=0):
             return _restore(folder)

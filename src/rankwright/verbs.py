@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from . import api, assemble, recipe, storage
 from .console import out, out_json, table
 from .data import Dataset, Reading, dataset_of, read_qrels, read_run, write_qrels, write_run
 from .errors import ArtefactError, UsageError
-from .ledger import known_steps
+from .ledger import fingerprint, known_steps
+from .outputs import command, new_file, new_folder
 from .plan import Recipe
 from .progress import quiet
 
@@ -75,7 +75,7 @@ def _finished(result: api.Result, given: Namespace) -> None:
                 "steps": [vars(step) for step in result.steps],
             }
         )
-    out(summary(result))
+    out(summary(result.scores, result.steps, model=result.model, report=result.report))
 
 
 def _dry_run(plan: Recipe, given: Namespace) -> None:
@@ -101,38 +101,7 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
     for fact in facts:
         out("# " + ", ".join(f"{key} {value}" for key, value in fact.items()))
     out(f"# run folder: {folder}")
-    out(f"# nothing was done; next: {_command(given.verb, given.recipe, *given.overrides)}")
-
-
-def _command(*words: str | Path) -> str:
-    """A command line that a shell takes as it is."""
-    return shlex.join(["rankwright", *map(str, words)])
-
-
-def _new_file(name: str) -> Path:
-    """A file to write, checked before the work that makes it.
-
-    Raises:
-        UsageError: it cannot be a text file of ours.
-    """
-    path = Path(name)
-    if not path.name or path.is_dir():
-        raise UsageError("is a folder, a file is written here", where=name, fix="name a file, e.g. --out run.trec")
-    if path.suffix in (".parquet", ".json", ".jsonl", ".yaml", ".yml"):
-        raise UsageError(f"text is written here, not {path.suffix[1:]}", where=name, fix="e.g. --out run.trec")
-    return path
-
-
-def _new_folder(name: str) -> Path:
-    """A folder to publish, checked before the work that fills it.
-
-    Raises:
-        UsageError: a file or somebody else's folder is there.
-    """
-    path = Path(name)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / storage.MANIFEST).is_file()):
-        raise UsageError("exists and is no artefact", where=name, fix="choose another folder, or remove this one")
-    return path
+    out(f"# nothing was done; next: {command(given.verb, given.recipe, *given.overrides)}")
 
 
 # --- search --------------------------------------------------------------------------------------
@@ -145,37 +114,54 @@ def _open(given: Namespace) -> Dataset:
 def encode(given: Namespace) -> None:
     from .models import load
 
-    folder, dataset, device = _new_folder(given.out), _open(given), assemble.pick_device(given.device)
+    folder, dataset, device = new_folder(given.out), _open(given), assemble.pick_device(given.device)
     ranker = load(given.model, device=device)
     vectors = assemble.encode_corpus(ranker, dataset, folder, device=device, dtype=given.dtype)
     out(f"vectors: {given.out}  ({len(vectors):,} x {vectors.dim}, {given.dtype})")
-    out(f"next:    {_command('search', given.out, given.data, '--model', given.model, '--out', 'run.trec')}")
+    out(f"next:    {command('search', given.out, given.data, '--model', given.model, '--out', 'run.trec')}")
 
 
 def index(given: Namespace) -> None:
     from .search import BM25
 
+    if given.report and not given.ann:
+        raise UsageError("--report compares an approximate index with exact search", fix="add --ann KIND")
+    if given.ann or given.int8:
+        return _index_vectors(given)
     spec = BM25(k1=given.k1, b=given.b, language=given.language, stem=not given.no_stem)
-    made = assemble.bm25_index(_open(given), _new_folder(given.out), spec)
+    made = assemble.bm25_index(_open(given), new_folder(given.out), spec)
     out(f"index: {given.out}  ({len(made.ids):,} documents)")
-    out(f"next:  {_command('search', given.out, given.data, '--out', 'run.trec')}")
+    out(f"next:  {command('search', given.out, given.data, '--out', 'run.trec')}")
+
+
+def _index_vectors(given: Namespace) -> None:
+    folder = new_folder(given.out)
+    found = assemble.index_vectors(Path(given.data), folder, kind="int8" if given.int8 else given.ann)
+    out(f"index: {given.out}  ({found:,} documents)")
+    if given.report:
+        rows = assemble.recall_report(folder, Path(given.data), seed=0)
+        storage.write_json(f"{given.out}.recall.json", rows)
+        cells = [[name, f"{share:.3f}", f"{rate:,.0f}"] for name, share, rate in map(dict.values, rows)]
+        out(table(list(rows[0]), cells))
+    out(f"next:  {command('search', given.out, 'DATA', '--model', 'MODEL', '--out', 'run.trec')}")
 
 
 def search(given: Namespace) -> None:
     from .models import load
-    from .search import LexicalIndex, Vectors
+    from .search import LexicalIndex
 
-    path, dataset = _new_file(given.out), _open(given)
+    path, dataset = new_file(given.out), _open(given)
     if given.k < 1:
         raise UsageError(f"k must be at least 1, got {given.k}")
     ids = list(dataset.qrels(given.split).queries if given.split else dataset.queries.ids)
     kind = storage.read_manifest(given.index).kind
-    if kind == "vectors":
+    if kind in ("vectors", "ann"):
         if given.model is None:
             raise UsageError("vectors are searched with the model that made them", fix="add --model FOLDER")
         device = assemble.pick_device(given.device)
-        vectors, ranker = Vectors.open(Path(given.index)), load(given.model, device=device)
-        found = assemble.dense_run(ranker, dataset, vectors, ids, depth=given.k, device=device)
+        made = assemble.dense_index(given.index, device=device, nprobe=given.nprobe, ef_search=given.ef_search)
+        queries = assemble.encode_queries(load(given.model, device=device), dataset, ids, device=device)
+        found = made.search(queries, ids, k=given.k)
     elif kind == "bm25":
         found = assemble.bm25_run(dataset, LexicalIndex.open(Path(given.index)), ids, depth=given.k)
     else:
@@ -184,7 +170,7 @@ def search(given: Namespace) -> None:
     out(f"run:  {given.out}  ({len(found.queries):,} queries, {len(found):,} documents)")
     split = given.split or ("test" if "test" in dataset.files else next(iter(dataset.files), None))
     if split is not None:
-        out(f"next: {_command('evaluate', given.out, '--qrels', dataset.files[split])}")
+        out(f"next: {command('evaluate', given.out, '--qrels', dataset.files[split])}")
 
 
 def mine(given: Namespace) -> None:
@@ -198,13 +184,14 @@ def mine(given: Namespace) -> None:
     if given.run and spec.needs_positive_scores:
         fix = "use --model or --bm25, or leave the margins out"
         raise UsageError("margins need the scores of the relevant documents, which a run lacks", fix=fix)
-    path, dataset = _new_file(given.out), _open(given)
+    path, dataset = new_file(given.out), _open(given)
     known = dataset.qrels(given.split)
     found, positives = _candidates(given, dataset, known, spec.needs_positive_scores)
     negatives, report = mine(found, known, spec, positives=positives)
     if not len(negatives):
         raise UsageError(f"no negatives were found: {report}", fix=f"{NO_NEGATIVES}, or mine in another --split or run")
     write_qrels(path, negatives)
+    storage.remove_folder(_workplace(given, dataset))
     out(str(report))
     out(f"negatives: {given.out}")
     source = f"Judged: {{dataset: {given.data}, qrels: {given.out}, grade: 0}}"
@@ -217,7 +204,7 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
 
     if given.run:
         return read_run(Path(given.run), dataset.reading), None
-    depth, ids, work = given.ranks[1] + 100, known.queries, Path(given.out + ".work")
+    depth, ids, work = given.ranks[1] + 100, known.queries, _workplace(given, dataset)
     if given.bm25:
         index = assemble.bm25_index(dataset, work / "bm25", BM25())
         texts = [dataset.queries[int(row)].text for row in assemble.rows_of(dataset.queries, ids, "query")]
@@ -230,6 +217,11 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
         return found, None
     queries = assemble.encode_queries(ranker, dataset, ids, device=device)
     return found, Exact(vectors, device).score(queries, ids, pairs=known)
+
+
+def _workplace(given: Namespace, dataset: Dataset) -> Path:
+    """Where the work for an output is kept until it is there: in the cache, by the output's path."""
+    return dataset.cache / "work" / fingerprint(str(Path(given.out).absolute()))
 
 
 # --- evaluation ----------------------------------------------------------------------------------
@@ -255,6 +247,11 @@ def evaluate(given: Namespace) -> None:
     out(comparison_table(scores, comparison))
     if given.out:
         out(f"\nper query: {given.out}")
+    elif len(given.runs) > 1:
+        out("\nnext: add --out metrics.json to keep every query's values")
+    if len(given.runs) == 1:
+        again = command("evaluate", "BASELINE.trec", given.runs[0], "--qrels", given.qrels)
+        out(f"\nnext: compare it with another run: {again}")
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -271,8 +268,11 @@ def report(given: Namespace) -> None:
     if not (folder / "recipe.yaml").is_file():
         raise UsageError("is no run folder: no recipe.yaml in it", where=folder, fix="give what `rankwright run` made")
     plan = api.load_recipe(folder / "recipe.yaml")
-    path, _ = conclude(Pipeline(plan, folder=folder, reading=Reading(lenient=given.lenient)).run())
+    outcome = Pipeline(plan, folder=folder, reading=Reading(lenient=given.lenient)).run()
+    path, _ = conclude(outcome)
     out(f"report: {path}")
+    if outcome.model:
+        out(f"next:   {command('export', outcome.model, '--verify')}")
 
 
 def export(given: Namespace) -> None:
@@ -295,6 +295,7 @@ def export(given: Namespace) -> None:
     else:
         rows = [[c.reader, c.side, "" if c.difference is None else f"{c.difference:.1e}", c.verdict] for c in checks]
         out(table(["read by", "side", "largest difference", "verdict"], rows))
+        out(f"next: {command('encode', folder, 'DATA', '--out', 'vectors')}")
     if any(check.verdict == "differs" for check in checks):
         raise ArtefactError("another library reads other vectors from this folder", where=folder)
 
@@ -320,9 +321,9 @@ def show(given: Namespace) -> None:
         if not (path / storage.MANIFEST).is_file():
             what, fix = "no artefact of ours: no manifest.json in it", "give a recipe, a run folder or what a verb made"
             if (path / "config.json").is_file() or (path / "modules.json").is_file():
-                fix = f"it looks like somebody's model: {_command('export', path, '--verify')}"
+                fix = f"it looks like somebody's model: {command('export', path, '--verify')}"
             elif (path / "qrels").is_dir():
-                fix = f"it looks like a data set: {_command('doctor', path)}"
+                fix = f"it looks like a data set: {command('doctor', path)}"
             raise ArtefactError(what, where=path, fix=fix)
         manifest = storage.verify(path)
         facts = {"kind": manifest.kind, "key": manifest.key, "intact": True, **manifest.meta}
@@ -351,7 +352,7 @@ def doctor(given: Namespace) -> None:
     findings = examine(given)
     if given.json:
         return out_json(findings)
-    out(text(findings))
+    out(text(findings, given.thing))
 
 
 def check_gradients(given: Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -13,11 +13,12 @@ from . import storage
 from .data import Batches, Corpus, Dataset, Group, Loader, Source, Supervision, TokenStore
 from .errors import DataError, UsageError
 from .ledger import fingerprint
+from .randomness import permutation
 from .types import Qrels, Run, Side
 
 if TYPE_CHECKING:
     from .models import Ranker
-    from .search import BM25, LexicalIndex, Vectors
+    from .search import BM25, AnnIndex, Exact, LexicalIndex, Vectors
 
 
 def pick_device(name: str) -> str:
@@ -136,6 +137,34 @@ def dense_run(
     if folder is None:
         return index.search(queries, query_ids, k=depth)
     return search_into(folder, index, queries=queries, query_ids=query_ids, k=depth)
+
+
+def index_vectors(source: Path, folder: Path, *, kind: str) -> int:
+    """Publish an index of the vectors in `source`, or with kind int8 a smaller copy of them; how many there are."""
+    from .search import Ann, Vectors
+
+    vectors = Vectors.open(source)
+    made = vectors.quantised(folder) if kind == "int8" else Ann(cast(Any, kind)).build(folder, vectors)
+    return len(made.ids)
+
+
+def dense_index(folder: str, *, device: str, nprobe: int | None, ef_search: int | None) -> Exact | AnnIndex:
+    """What searches a folder of vectors, or an approximate index, with the vectors of queries."""
+    from .search import AnnIndex, Exact, Vectors
+
+    if storage.read_manifest(folder).kind == "ann":
+        return AnnIndex.open(Path(folder)).at(nprobe=nprobe, ef_search=ef_search)
+    return Exact(Vectors.open(Path(folder)), device if device.startswith("cuda") else "cpu")
+
+
+def recall_report(folder: Path, source: Path, *, seed: int) -> list[dict[str, Any]]:
+    """What an ann index finds of the exact 10 best; 200 of the documents, drawn by seed, are the queries."""
+    from .search import AnnIndex, Exact, Vectors, recall
+
+    vectors = Vectors.open(source)
+    drawn = permutation(len(vectors), seed, "recall queries")[:200]
+    queries = vectors.take(np.sort(drawn)).astype(np.float32)
+    return recall(AnnIndex.open(folder), Exact(vectors), queries, k=10)
 
 
 def bm25_index(dataset: Dataset, folder: Path, spec: BM25) -> LexicalIndex:

@@ -53,6 +53,23 @@ def test_ids_must_be_unique_and_not_empty():
     assert DocIds.of(["ab", "c"]).digest() != DocIds.of(["a", "bc"]).digest()
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(names, max_size=12), st.integers(1, 5))
+def test_many_ids_are_packed_in_parts(ids, at_once):
+    def packed():
+        try:
+            made = DocIds.of(ids)
+        except DataError as error:
+            return str(error)
+        return made.digest(), list(made), made.ranks.tolist()
+
+    whole = packed()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rankwright.search.index._IDS_AT_ONCE", at_once)
+        assert packed() == whole
+    assert isinstance(whole, str) == (len(set(ids)) < len(ids))
+
+
 def test_ids_that_are_not_ids_are_refused(tmp_path):
     with storage.publish(tmp_path / "x", "test") as draft:
         DocIds.of(["a", "b"]).write(draft)

@@ -166,7 +166,7 @@ def test_texts_that_cannot_be_indexed(tmp_path):
 
 def test_damage_is_noticed(tmp_path):
     BM25().build(tmp_path / "i", ["a"], ["cell gene"], key="")
-    path = tmp_path / "i" / "data.csc.index.npy"
+    path = tmp_path / "i" / "postings.docs.npy"
     raw = bytearray(path.read_bytes())
     raw[-2] ^= 4
     path.write_bytes(raw)

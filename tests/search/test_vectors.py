@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright.errors import ArtefactError, NonFiniteError, UsageError
-from rankwright.search import Vectors
+from rankwright.search import Exact, Vectors
+from rankwright.search import vectors as module
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 
@@ -58,3 +59,23 @@ def test_the_largest_norm_and_the_fingerprint_follow_the_content():
 def test_a_folder_without_vectors_is_refused(tmp_path):
     with pytest.raises(ArtefactError, match="not a finished artefact"):
         Vectors.open(tmp_path)
+
+
+def test_int8_vectors_are_searched_as_stored(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((300, 24)).astype(np.float32) * np.logspace(-3, 3, 300, dtype=np.float32)[:, None]
+    values[7] = 0
+    vectors = Vectors([f"d{i}" for i in range(300)], [values[:90], values[90:]])
+    monkeypatch.setattr(module, "_QUANTISED_ROWS", 128)
+    made = vectors.quantised(tmp_path / "int8")
+    decoded = made.take(np.arange(300))
+    assert decoded.dtype == np.float32
+    assert (np.abs(decoded - values) <= np.abs(values).max(axis=1, keepdims=True) / 253.9).all()
+    assert np.array_equal(np.concatenate([block for _, block in made.blocks(50)]), decoded)
+    assert made.max_norm == pytest.approx(np.linalg.norm(decoded.astype(np.float64), axis=1).max())
+    queries, names = rng.standard_normal((6, 24)).astype(np.float32), [f"q{i}" for i in range(6)]
+    stored = Exact(made).search(queries, names, k=20).to_dict()
+    assert stored == Exact(Vectors(vectors.ids, [decoded])).search(queries, names, k=20).to_dict()
+    assert made.fingerprint == Vectors.open(tmp_path / "int8").fingerprint != vectors.fingerprint
+    size = sum(path.stat().st_size for path in (tmp_path / "int8").glob("vectors-*"))
+    assert size - 3 * 128 == values.nbytes / 4  # a header a file

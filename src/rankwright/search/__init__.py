@@ -1,7 +1,8 @@
-"""Encode, search and mine: vectors on disk, exact and lexical indexes, hard negatives."""
+"""Encode, search and mine: vectors on disk, exact, approximate and lexical indexes, hard negatives."""
 
 from __future__ import annotations
 
+from .ann import Ann, AnnIndex, recall
 from .encode import embed, encode
 from .exact import Exact
 from .index import Index, open_ranking, search_into
@@ -11,6 +12,8 @@ from .vectors import Vectors
 
 __all__ = [
     "BM25",
+    "Ann",
+    "AnnIndex",
     "Exact",
     "Index",
     "LexicalIndex",
@@ -21,5 +24,6 @@ __all__ = [
     "encode",
     "mine",
     "open_ranking",
+    "recall",
     "search_into",
 ]

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar, overload
 
@@ -19,6 +18,7 @@ from ..progress import Progress, progress
 from ..types import Qrels, Run
 
 _QUERIES_PER_CHUNK = 1024
+_IDS_AT_ONCE = 1 << 16
 _HIT = np.dtype([("query", "<i4"), ("row", "<i8"), ("score", "<f8")])
 _IDS, _OFFSETS, _ORDER = "ids.npy", "ids.offsets.npy", "ids.order.npy"
 
@@ -40,15 +40,28 @@ class DocIds(Sequence[str]):
         """
         if isinstance(ids, DocIds):
             return ids
-        encoded = [name.encode("utf-8", "surrogatepass") for name in ids]
-        order = np.array(sorted(range(len(encoded)), key=encoded.__getitem__), dtype=np.int32)
-        for a, b in pairwise(order.tolist()):
-            if encoded[a] == encoded[b]:
+        import pyarrow as pa
+        from pyarrow import compute
+
+        text, sizes = bytearray(), np.empty(len(ids), np.int64)
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            encoded = [name.encode("utf-8", "surrogatepass") for name in ids[start : start + _IDS_AT_ONCE]]
+            sizes[start : start + len(encoded)] = list(map(len, encoded))
+            text += b"".join(encoded)
+        if len(empty := np.flatnonzero(sizes == 0)):
+            raise DataError(f"row {empty[0]} has an empty document id", fix="give every document an id")
+        offsets = _offsets(sizes)
+        names = pa.Array.from_buffers(
+            pa.large_binary(), len(ids), [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text)]
+        )
+        order = compute.call_function("array_sort_indices", [names]).to_numpy().astype(np.int32)  # stable, bytewise
+        for start in range(0, len(order) - 1, _IDS_AT_ONCE):
+            ordered = names.take(pa.array(order[start : start + _IDS_AT_ONCE + 1]))
+            twice = compute.index(compute.call_function("equal", [ordered[1:], ordered[:-1]]), True).as_py()
+            if twice >= 0:
+                a, b = order[start + twice : start + twice + 2].tolist()
                 raise DataError(f"document id {ids[a]!r} occurs twice (rows {min(a, b)} and {max(a, b)})")
-        if encoded and not encoded[order[0]]:
-            raise DataError(f"row {order[0]} has an empty document id", fix="give every document an id")
-        offsets = np.concatenate([[0], np.cumsum([len(name) for name in encoded])]).astype(np.int64)
-        return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets, order)
+        return cls(np.frombuffer(text, np.uint8), offsets, order)
 
     @classmethod
     def open(cls, folder: Path) -> DocIds:
@@ -101,7 +114,9 @@ class DocIds(Sequence[str]):
         return row if row >= 0 and self[row] == name else -1
 
     def digest(self) -> str:
-        return hashlib.sha256(self._offsets.tobytes() + self._text.tobytes()).hexdigest()
+        made = hashlib.sha256(np.ascontiguousarray(self._offsets).data)
+        made.update(np.ascontiguousarray(self._text).data)
+        return made.hexdigest()
 
 
 class Hits(NamedTuple):
@@ -123,6 +138,21 @@ def best(rows: np.ndarray, scores: np.ndarray, ranks: np.ndarray, k: int) -> np.
     if len(rows) > k:  # every document that ties with the k-th stays until the order of ids has decided
         kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
     return kept[np.lexsort((-ranks[rows[kept]], -scores[kept]))[:k]]
+
+
+def ranked(
+    query: np.ndarray, row: np.ndarray, score: np.ndarray, *, ids: DocIds, queries: int, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(query, row, score) of the k best of each query in trec_eval's order, from all its candidates."""
+    order = np.lexsort((-ids.ranks[row], -score, query))
+    kept = order[places(query[order], queries) < k]
+    return query[kept], row[kept], score[kept]
+
+
+def places(group: np.ndarray, groups: int) -> np.ndarray:
+    """Position of each element within its group, for grouped ids."""
+    starts = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=groups))])
+    return np.arange(len(group)) - starts[group]
 
 
 class Index(ABC, Generic[Queries]):

@@ -1,12 +1,14 @@
-"""BM25 through bm25s: words to stems, a published index, hits in trec_eval's order."""
+"""BM25: words to stems, a published index, hits in trec_eval's order."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +18,13 @@ from .. import signals, storage
 from ..errors import ArtefactError, DataError, RecipeError
 from ..progress import Progress, progress
 from .index import DocIds, Hits, Index, best
+from .postings import Postings
 
 if TYPE_CHECKING:
-    from bm25s import BM25 as Scorer
+    from scipy.sparse import csr_matrix
 
+_TERMS = "terms.json"
+_QUERIES_AT_ONCE = 64
 # what PyStemmer stems, and the languages for which bm25s has stop words (its English list is Lucene's 33)
 _STEMMED = (
     "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french", "german", "greek",
@@ -85,32 +90,32 @@ class BM25:
         Raises:
             DataError: no document holds a word, an id occurs twice, or there are not as many texts as ids.
         """
-        import bm25s
-
         settings = json.dumps(asdict(self), sort_keys=True)
-        key = hashlib.sha256(f"bm25\x1f{settings}\x1f{key}".encode()).hexdigest()
+        key = hashlib.sha256(f"bm25 postings\x1f{settings}\x1f{key}".encode()).hexdigest()
         if storage.is_current(folder, "bm25", key):
             return LexicalIndex.open(folder)
         doc_ids, words = DocIds.of(ids), self._splitter()
         vocabulary: dict[str, int] = {}
-        rows: list[list[int]] = []
+        terms, lengths = array("i"), array("q")
         with progress("index", len(doc_ids), "docs") as bar:
             for text in texts:
-                rows.append([vocabulary.setdefault(word, len(vocabulary)) for word in words(text)])
+                found = [vocabulary.setdefault(word, len(vocabulary)) for word in words(text)]
+                terms.extend(found)
+                lengths.append(len(found))
                 bar.advance()
-                if len(rows) % 1024 == 0:
+                if len(lengths) % 1024 == 0:
                     signals.check()
-        if len(rows) != len(doc_ids):
-            raise DataError(f"{len(doc_ids)} ids but {len(rows)} texts", where=folder)
+        if len(lengths) != len(doc_ids):
+            raise DataError(f"{len(doc_ids)} ids but {len(lengths)} texts", where=folder)
         if not vocabulary:
             raise DataError(
                 "no document holds a word that can be indexed", where=folder, fix="check the corpus and the language"
             )
-        scorer = bm25s.BM25(k1=self.k1, b=self.b, method="lucene")
-        scorer.index((rows, vocabulary), create_empty_token=False, show_progress=False)
+        postings = Postings.of(terms, lengths, k1=self.k1, b=self.b)
         with storage.publish(folder, "bm25", key=key, meta={"spec": asdict(self)}) as draft:
             doc_ids.write(draft)
-            scorer.save(draft.path, show_progress=False)
+            storage.write_json(draft.file(_TERMS), list(vocabulary))
+            postings.write(draft)
         return LexicalIndex.open(folder)
 
     def _splitter(self) -> Callable[[str], list[str]]:
@@ -139,9 +144,9 @@ class BM25:
 class LexicalIndex(Index[Sequence[str]]):
     """A BM25 index; documents that share no word with a query are no hits."""
 
-    def __init__(self, spec: BM25, ids: DocIds, scorer: Scorer, fingerprint: str) -> None:
-        self.spec, self.ids, self._scorer, self._fingerprint = spec, ids, scorer, fingerprint
-        self._words = spec._splitter()
+    def __init__(self, spec: BM25, ids: DocIds, *, terms: Sequence[str], postings: Postings, fingerprint: str) -> None:
+        self.spec, self.ids, self._postings, self._fingerprint = spec, ids, postings, fingerprint
+        self._words, self._vocabulary = spec._splitter(), {term: number for number, term in enumerate(terms)}
 
     @classmethod
     def open(cls, folder: Path) -> LexicalIndex:
@@ -150,17 +155,16 @@ class LexicalIndex(Index[Sequence[str]]):
         Raises:
             ArtefactError: missing, damaged or of another kind.
         """
-        import bm25s
-
         manifest = storage.verify(folder, "bm25")
+        terms, ids = storage.read_json(manifest.folder / _TERMS), DocIds.open(manifest.folder)
+        postings = Postings.open(manifest.folder, size=len(ids))
+        if len(terms) != len(postings.offsets) - 1:
+            raise ArtefactError("its terms and postings do not fit together", where=folder, fix="index again")
         try:
-            scorer = bm25s.BM25.load(manifest.folder, mmap=True, allow_pickle=False, show_progress=False)
-            spec, ids = BM25(**manifest.meta["spec"]), DocIds.open(manifest.folder)
-        except (ValueError, TypeError, KeyError, OSError) as error:
+            spec = BM25(**manifest.meta["spec"])
+        except (TypeError, KeyError, RecipeError) as error:
             raise ArtefactError(f"not a BM25 index ({error})", where=folder, fix="index again") from error
-        if scorer.scores["num_docs"] != len(ids):
-            raise ArtefactError(f"{len(ids)} ids, {scorer.scores['num_docs']} documents", where=folder)
-        return cls(spec, ids, scorer, manifest.key)
+        return cls(spec, ids, terms=terms, postings=postings, fingerprint=manifest.key)
 
     @property
     def fingerprint(self) -> str:
@@ -171,13 +175,15 @@ class LexicalIndex(Index[Sequence[str]]):
 
     def hits(self, queries: Sequence[str], *, k: int, bar: Progress) -> Hits:
         parts = []
-        for query in queries:
+        for start in range(0, len(queries), _QUERIES_AT_ONCE):
             signals.check()
-            scores = self._scores(query)
-            rows = np.flatnonzero(scores > 0)
-            kept = best(rows, scores[rows], self.ids.ranks, k)
-            parts.append(Hits(np.array([len(kept)]), rows[kept], scores[rows[kept]]))
-            bar.advance(len(self.ids))
+            asked = queries[start : start + _QUERIES_AT_ONCE]
+            table = self._scores(asked)
+            for first, end in pairwise(map(int, table.indptr)):
+                rows, scores = table.indices[first:end], table.data[first:end]
+                kept = best(rows, scores, self.ids.ranks, k)
+                parts.append(Hits(np.array([len(kept)]), rows[kept], scores[kept].astype(np.float64)))
+            bar.advance(len(asked) * len(self.ids))
         return Hits.concatenate(parts)
 
     def scores(self, queries: Sequence[str], *, query_rows: np.ndarray, doc_rows: np.ndarray) -> np.ndarray:
@@ -185,15 +191,12 @@ class LexicalIndex(Index[Sequence[str]]):
         order = np.argsort(query_rows, kind="stable")
         wanted, starts = np.unique(query_rows[order], return_index=True)
         for row, pairs in zip(wanted, np.split(order, starts[1:])):
-            made[pairs] = self._scores(queries[int(row)])[doc_rows[pairs]]
+            made[pairs] = self._scores([queries[int(row)]]).toarray()[0, doc_rows[pairs]]
         return made
 
-    def _scores(self, query: str) -> np.ndarray:
-        """float64 [docs]; a word that the query repeats counts each time."""
-        terms = self._scorer.get_tokens_ids(self._words(query))
-        if not terms:
-            return np.zeros(len(self.ids))
-        return self._scorer.get_scores_from_ids(terms).astype(np.float64)
+    def _scores(self, queries: Sequence[str]) -> csr_matrix:
+        known = self._vocabulary
+        return self._postings.scores([[known[w] for w in self._words(text) if w in known] for text in queries])
 
 
 def _stemmer(language: str) -> Callable[[str], str]:

@@ -1,0 +1,87 @@
+"""What benchmarks share: interleaved rounds, ratios, facts about the machine, results as JSON and table."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from rankwright.console import table
+from rankwright.storage import write_json, write_text
+
+RESULTS = Path(__file__).parent / "results"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Seconds per round of every contestant on one task."""
+
+    task: str
+    seconds: dict[str, list[float]]
+
+    def ratios(self, peer: str, ours: str) -> tuple[float, float, float]:
+        """Least, median and greatest of the rounds' peer / ours: above 1 we are faster."""
+        rounds = [theirs / mine for theirs, mine in zip(self.seconds[peer], self.seconds[ours])]
+        return min(rounds), statistics.median(rounds), max(rounds)
+
+
+def interleave(task: str, contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> Cell:
+    """Time every contestant once a round, so that a busy machine slows all alike; the first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    return Cell(task, seconds)
+
+
+def publish(name: str, cells: list[Cell], *, ours: str, packages: list[str], notes: Mapping[str, Any] = {}) -> None:
+    """Print the ratios of every peer to us and write them, with machine and versions, to `benchmarks/results`."""
+    rows, records = [], []
+    for cell in cells:
+        for peer in (peer for peer in cell.seconds if peer != ours):
+            low, middle, high = cell.ratios(peer, ours)
+            mine, theirs = (statistics.median(cell.seconds[which]) for which in (ours, peer))
+            rows.append(
+                [cell.task, peer, *(f"{x:.3f} s" for x in (theirs, mine)), f"{low:.2f}", f"{middle:.2f}", f"{high:.2f}"]
+            )
+            ratio = {"min": low, "median": middle, "max": high}
+            records.append({"task": cell.task, "peer": peer, "ours": ours, "seconds": cell.seconds, "ratio": ratio})
+    text = table(["task", "peer", "peer's median", "our median", "ratio min", "median", "max"], rows)
+    print(text)
+    facts = machine(packages)
+    write_json(RESULTS / f"{name}.json", {"results": records, "notes": dict(notes), "machine": facts})
+    write_text(RESULTS / f"{name}.txt", f"{text}\n\n{json.dumps(dict(notes) | facts, indent=1)}\n")
+
+
+def machine(packages: list[str]) -> dict[str, Any]:
+    """Processor, cores, load and versions."""
+    model = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "processor": model[0] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "packages": {package: _version(package) for package in ("numpy", "torch", *packages)},
+    }
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

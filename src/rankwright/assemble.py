@@ -105,7 +105,7 @@ def encode_corpus(ranker: Ranker, dataset: Dataset, folder: Path, *, device: str
 
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
     kind = "float16" if dtype == "float16" else "float32"
-    budget = 2048 if device == "cpu" else 16384  # what fits a core's cache; what fills a GPU
+    budget = 1024 if device == "cpu" else 16384  # what fits a core's cache; what fills a GPU
     return encode(ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, tokens_per_batch=budget, device=device)
 
 

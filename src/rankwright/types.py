@@ -164,16 +164,39 @@ class Run(_Table):
 
     def ranked(self, depth: int | None = None) -> Run:
         """Score descending, ties by document id descending (bytewise), as trec_eval reads a run; cut at `depth`."""
-        encoded = np.array([doc.encode("utf-8", "surrogatepass") for doc in self.docs], dtype=object)
-        by_id = np.empty(len(self.docs), np.int64)
-        by_id[np.argsort(encoded, kind="stable")] = np.arange(len(self.docs))
         group = np.repeat(np.arange(len(self.queries)), np.diff(self.offsets))
-        order = np.lexsort((-by_id[self.columns], -self.values, group))
-        rank = np.arange(len(order)) - self.offsets[:-1][group]
-        keep = slice(None) if depth is None else rank < depth
-        sizes = np.diff(self.offsets) if depth is None else np.minimum(np.diff(self.offsets), depth)
-        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return Run(self.queries, self.docs, offsets, self.columns[order][keep], self.values[order][keep])
+        order = np.arange(len(self.values))
+        falls = (self.values[1:] <= self.values[:-1]) | (group[1:] != group[:-1])
+        if not falls.all():
+            order = np.lexsort((-self.values, group))
+        columns, values = self.columns[order], self.values[order]
+        same = np.zeros(len(values), bool)
+        same[1:] = (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
+        same[1:] &= group[1:] == group[:-1]
+        if same.any():  # ids are compared where scores do not decide, and nowhere else
+            tied = np.flatnonzero(same | np.append(same[1:], False))
+            tie = np.cumsum(~same)[tied]
+            order[tied] = order[tied[np.lexsort((-bytewise(self.docs, columns[tied]), tie))]]
+            columns, values = self.columns[order], self.values[order]
+        if depth is None:
+            return Run(self.queries, self.docs, self.offsets, columns, values)
+        keep = np.arange(len(order)) - self.offsets[:-1][group] < depth
+        offsets = np.concatenate([[0], np.cumsum(np.minimum(np.diff(self.offsets), depth))]).astype(np.int64)
+        return Run(self.queries, self.docs, offsets, columns[keep], values[keep])
+
+
+def picked(names: Sequence[str], rows: np.ndarray) -> list[str]:
+    """The names at these places."""
+    return list(map(names.__getitem__, rows.tolist()))
+
+
+def bytewise(names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+    """int64 [rows]: where the name at each place stands among those at the others, ordered as UTF-8 bytes."""
+    unique, inverse = np.unique(rows, return_inverse=True)
+    chosen = picked(names, unique)
+    # code points order strings as their UTF-8 bytes do
+    place = {name: i for i, name in enumerate(sorted(chosen))}
+    return np.fromiter(map(place.__getitem__, chosen), np.int64, len(chosen))[inverse]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import _fields, _tables
+from rankwright.data import _fields
 from rankwright.data.formats import (
     JsonParser,
     read_corpus,
@@ -163,42 +163,6 @@ def test_other_tools_read_our_run(tmp_path: Path) -> None:
     rows = [(row.query_id, row.doc_id, row.score) for row in ir_measures.read_trec_run(str(tmp_path / "a.run"))]
     assert rows == [("q1", "c", 1 / 3), ("q1", "a", 1 / 3), ("q1", "b", 0.1 + 0.2), ("q0", "ü", -2e-30)]
     assert (tmp_path / "a.run").read_text().splitlines()[1] == "q1 Q0 a 2 0.3333333333333333 rankwright"
-
-
-# --- many blocks: the fast way and the exact way agree ---------------------------------------------------------------
-
-
-def test_blocks_and_rows_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    lines = [f"q{i % 40} Q0 d{i} {i} {rng.normal()!r} tag" for i in range(60_000)]
-    path = _put(tmp_path, "big.trec", "\n".join(lines))  # about 2 MiB: several blocks
-    fast = read_run(path)
-    blank = [lines[0], "", *lines[1:]]  # makes the first block the slow one
-    mixed = read_run(_put(tmp_path, "mixed.trec", "\n".join(blank)))
-    monkeypatch.setattr(_tables.Table, "_add_block", lambda *_: False)
-    exact = read_run(path)
-    for other in (mixed, exact):
-        for name in ("offsets", "columns", "values"):
-            np.testing.assert_array_equal(getattr(fast, name), getattr(other, name))
-        assert (fast.queries, fast.docs) == (other.queries, other.docs)
-    assert fast.to_dict()["q7"] == {f"d{i}": float(lines[i].split()[4]) for i in range(7, 60_000, 40)}
-
-
-def test_a_problem_far_into_a_file_names_its_line(tmp_path: Path) -> None:
-    lines = [f"q{i} Q0 d{i} 1 1.5 tag" for i in range(100_000)]
-    lines[98_765] = "q1 Q0 d1 1 abc tag"
-    path = _put(tmp_path, "big.trec", "\n".join(lines))
-    with pytest.raises(DataError, match="'abc' is not a number") as caught:
-        read_run(path)
-    assert caught.value.where == f"{path}:98766"
-    lines[98_765] = "q5 Q0 d5 1 2 tag"
-    with pytest.raises(DataError, match="query 'q5' and document 'd5' were paired in line 6") as caught:
-        read_run(_put(tmp_path, "big.trec", "\n".join(lines)))
-    assert caught.value.where == f"{path}:98766"
-    lines[98_765] = "q5 Q0"
-    reading = Reading(lenient=True)
-    assert len(read_run(_put(tmp_path, "big.trec", "\n".join(lines)), reading)) == 99_999
-    assert reading.counts == {"wrong number of columns": 1}
 
 
 def test_duplicates_are_found_among_many_ids() -> None:

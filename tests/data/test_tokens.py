@@ -82,3 +82,15 @@ def test_something_else_is_not_opened(tmp_path: Path) -> None:
         storage.write_text(draft.file("a"), "a")
     with pytest.raises(ArtefactError, match="expected 'tokens'"):
         TokenStore.open(tmp_path / "x")
+
+
+def test_letting_go_of_pages_changes_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [[i % 7, i % 900] for i in range(9000)]
+    store = _store(rows, tmp_path / "tokens")
+    monkeypatch.setattr("rankwright.data._ragged._HELD", 3)
+    order = np.random.default_rng(0).permutation(len(rows))
+    before = store._rows.row(8999)
+    parts = [store.take(part).values.tolist() for part in np.array_split(order, 50)]
+    assert [value for part in parts for value in part] == [value for row in order.tolist() for value in rows[row]]
+    assert before.tolist() == rows[8999]  # what was handed out before stays
+    assert [store._rows.row(i).tolist() for i in range(20)] == rows[:20]

@@ -241,6 +241,26 @@ def test_a_perfect_run_is_worth_one_and_no_run_leaves_zero_to_one(both):
         assert row.tolist() == pytest.approx([worth] * (len(graded) - 1) + [1.0])
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(ASKED), st.dictionaries(st.sampled_from(IDS), EIGHTHS | st.just(math.inf))),
+    st.none() | st.integers(1, 5),
+    st.booleans(),
+)
+def test_ranked_is_the_plain_sort(table, depth, in_order):
+    def key(item):
+        return item[1], item[0].encode()
+
+    expected = {query: dict(sorted(docs.items(), key=key, reverse=True)) for query, docs in table.items() if docs}
+    run = Run.from_dict(expected if in_order else table)
+    if depth is not None:
+        expected = {query: dict(list(docs.items())[:depth]) for query, docs in expected.items()}
+    ranked = run.ranked(depth)
+    assert [(q, list(d.items())) for q, d in ranked.to_dict().items()] == [
+        (q, list(d.items())) for q, d in expected.items()
+    ]
+
+
 @settings(max_examples=60, deadline=None)
 @given(tables(EIGHTHS))
 def test_ranking_as_run_ranked(both):

@@ -11,11 +11,9 @@ from .. import signals
 from .policy import Reading, shown
 
 _CHUNK = 1 << 20
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 MAX_LINE = 64 << 20  # bytes; a longer line is a file without line ends, not a document
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
-
-Block = tuple[int, list[str]]
 
 
 def kind_of(path: Path) -> str:
@@ -38,23 +36,19 @@ def input_errors(path: Path, reading: Reading) -> Iterator[None]:
         raise
 
 
-def read_blocks(path: Path, reading: Reading) -> Iterator[Block]:
-    """(number of the first line, lines without their ends) of about 1 MiB each; lines count from 1.
+def read_raw_blocks(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:
+    """(number of the first line, complete lines) of about 1 MiB each, for `decode_block`; lines count from 1.
 
     Raises:
-        DataError: missing or damaged file, a line over 64 MiB; when strict also NUL bytes and what is not UTF-8.
+        DataError: missing or damaged file, a line over 64 MiB.
     """
-    number = 1
-    for raw in _whole_lines(path, reading):
-        lines = _decode(raw, number, path, reading)
-        yield number, lines
-        number += len(lines)
+    return _whole_lines(path, reading)
 
 
 def read_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    """(number, line) of every line that is not blank; errors as `read_blocks`."""
-    for first, lines in read_blocks(path, reading):
-        for number, line in enumerate(lines, start=first):
+    """(number, line) of every line that is not blank; errors as `read_raw_blocks` and `decode_block`."""
+    for first, raw in read_raw_blocks(path, reading):
+        for number, line in enumerate(decode_block(raw, first, path, reading), start=first):
             if line and not line.isspace():
                 yield number, line
 
@@ -70,19 +64,19 @@ def _chunks(path: Path, reading: Reading) -> Iterator[bytes]:
             yield chunk
 
 
-def _whole_lines(path: Path, reading: Reading) -> Iterator[bytes]:
-    """Runs of complete lines; the last one may lack its newline."""
+def _whole_lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:
+    """(number of the first, complete lines); the last one may lack its newline."""
     pending: list[bytes] = []
     size, done, first = 0, 0, True
     for chunk in _chunks(path, reading):
         signals.check()
         if first:
-            chunk, first = chunk.removeprefix(_BOM), False
+            chunk, first = chunk.removeprefix(BOM), False
         cut = chunk.rfind(b"\n") + 1
         if cut:
             block = b"".join([*pending, chunk[:cut]])
             _check_length(block, done, path, reading)
-            yield block
+            yield done + 1, block
             done += block.count(b"\n")
             pending, size = [], 0
         pending.append(chunk[cut:])
@@ -90,7 +84,7 @@ def _whole_lines(path: Path, reading: Reading) -> Iterator[bytes]:
         if size > MAX_LINE:
             _too_long(done + 1, path, reading)
     if size:
-        yield b"".join(pending)
+        yield done + 1, b"".join(pending)
 
 
 def _check_length(block: bytes, done: int, path: Path, reading: Reading) -> None:
@@ -105,7 +99,12 @@ def _too_long(number: int, path: Path, reading: Reading) -> None:
     reading.problem("long line", what, where=f"{path}:{number}", fix="write one record a line, ended by a newline")
 
 
-def _decode(raw: bytes, number: int, path: Path, reading: Reading) -> list[str]:
+def decode_block(raw: bytes, number: int, path: Path, reading: Reading) -> list[str]:
+    """The lines of a block without their ends.
+
+    Raises:
+        DataError: when strict: NUL bytes and what is not UTF-8.
+    """
     body = raw.removesuffix(b"\n")
     try:
         lines = body.decode().split("\n")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import mmap
+import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from .. import storage
 from ..errors import ArtefactError
 
 _PENDING = 4 << 20
+_HELD = 4096  # rows between letting go: each maps up to 64 KiB around it
 
 
 class RaggedWriter:
@@ -42,11 +45,6 @@ class RaggedWriter:
         self._pending.clear()
 
 
-def picked(names: Sequence[str], rows: np.ndarray) -> list[str]:
-    """The names at these places."""
-    return [names[int(row)] for row in rows]
-
-
 @contextmanager
 def write_ragged(draft: storage.Draft, name: str, dtype: Any) -> Iterator[RaggedWriter]:
     """Write ``<name>.bin`` (little-endian `dtype`) and ``<name>.offsets.npy`` (int64 [rows + 1]) into a draft."""
@@ -69,13 +67,15 @@ class Ragged:
         path = folder / f"{name}.bin"
         self.offsets = np.asarray(storage.read_npy(folder / f"{name}.offsets.npy"))
         dtype = np.dtype(dtype).newbyteorder("<")
+        self._map: mmap.mmap | None = None
+        self._handed = 0
         try:
-            size = path.stat().st_size
-            # a mapping of nothing is refused by the operating system
-            mapped = np.memmap(path, dtype, mode="r") if size else np.zeros(0, dtype)
+            with path.open("rb") as file:
+                if path.stat().st_size:  # a mapping of nothing is refused by the operating system
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self.values = np.frombuffer(self._map or b"", dtype)
         except (OSError, ValueError) as error:
             raise ArtefactError(f"cannot be read ({error})", where=path, fix="make the artefact again") from None
-        self.values = np.asarray(mapped)  # a plain view: indexing a memmap object is slow
         if self.offsets.dtype != np.int64 or not len(self.offsets) or int(self.offsets[-1]) != len(self.values):
             raise ArtefactError("values and offsets do not fit", where=path, fix="make the artefact again")
 
@@ -83,6 +83,7 @@ class Ragged:
         return len(self.offsets) - 1
 
     def row(self, i: int) -> np.ndarray:
+        self._hand_out(1)
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
     def text(self, i: int) -> str:
@@ -91,8 +92,16 @@ class Ragged:
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(values, offsets) of the given rows, one behind the other."""
+        self._hand_out(len(rows))
         begins = self.offsets[rows]
         lengths = self.offsets[np.asarray(rows) + 1] - begins
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         source = np.repeat(begins - offsets[:-1], lengths) + np.arange(offsets[-1])
         return self.values[source], offsets
+
+    def _hand_out(self, rows: int) -> None:
+        """Let go of what was read: a process that has read a whole file would count it as its own memory."""
+        self._handed += rows
+        if self._handed >= _HELD and self._map is not None and sys.platform != "win32":
+            self._handed = 0
+            self._map.madvise(mmap.MADV_DONTNEED)  # the pages stay in the system's cache, and views stay valid

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from ..types import Qrels, Run
-from ._fields import LARGEST_GRADE, NUMBER, WHOLE, check_grade, check_id, check_score, is_clean_id
+from ._fields import LARGEST_GRADE, WHOLE, check_grade, check_id, check_score, is_clean_id
 from ._json import read_jsonl
-from ._lines import read_blocks
+from ._lines import BOM, decode_block, read_raw_blocks
 from ._texts import parquet_records, position
 from .policy import Reading, shown
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 QUERY_NAMES = ("query-id", "query_id", "qid")
 DOC_NAMES = ("corpus-id", "corpus_id", "docid", "doc_id", "pid")
 GRADE_NAMES = ("score", "relevance", "rel", "grade")
 
 _FLUSH = 1 << 14
+_PEEK = 1 << 10  # bytes that show a block's separator
 _Table = TypeVar("_Table", Run, Qrels)
 
 
@@ -67,52 +71,49 @@ def run_dialect(line: str) -> Dialect | None:
 
 
 class Table:
-    """Collects the rows of one file in columns: 8 bytes an id pair, 8 a value, 8 a line number."""
+    """Collects the rows of one file in columns: the bytes of its ids, 8 bytes a value, 8 a line number."""
 
     def __init__(self, path: Path, reading: Reading, *, grades: bool) -> None:
         self.path, self.reading, self.grades = path, reading, grades
-        self._queries: dict[str, int] = {}
-        self._docs: dict[str, int] = {}
         self._pending: list[tuple[str, str, float, int]] = []  # rows added one by one
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._parts: list[tuple[pa.Array, pa.Array, np.ndarray, np.ndarray]] = []  # queries, docs, values, lines
 
     # --- rows in ---
 
     def read_text(self, dialect_of: Callable[[str], Dialect | None], expected: str) -> None:
         """All rows of a text file whose dialect the first fitting line tells."""
         dialect: Dialect | None = None
-        for first, lines in read_blocks(self.path, self.reading):
+        for first, raw in read_raw_blocks(self.path, self.reading):
+            lines: list[str] | None = None
             at = 0
-            while dialect is None and at < len(lines):
-                line = lines[at]
-                if line and not line.isspace():
-                    dialect = dialect_of(line)
-                    if dialect is None:
-                        self._columns(line.split(), expected, first + at)
-                at += 1 if dialect is None or dialect.header else 0
-            if dialect is not None and not self._add_block(lines[at:] if at else lines, first + at, dialect):
+            if dialect is None:
+                lines = decode_block(raw, first, self.path, self.reading)
+                dialect, at = self._dialect(lines, first, dialect_of, expected)
+            if dialect is not None and not self._add_block(raw.split(b"\n", at)[-1], first + at, dialect):
+                lines = lines or decode_block(raw, first, self.path, self.reading)
                 self._add_lines(lines[at:], first + at, dialect, expected)
 
-    def _add_block(self, lines: list[str], first: int, dialect: Dialect) -> bool:
+    def _dialect(
+        self, lines: list[str], first: int, dialect_of: Callable[[str], Dialect | None], expected: str
+    ) -> tuple[Dialect | None, int]:
+        """The dialect that the first fitting line tells, and how many lines are done with."""
+        for at, line in enumerate(lines):
+            if line and not line.isspace():
+                dialect = dialect_of(line)
+                if dialect is not None:
+                    return dialect, at + dialect.header
+                self._columns(line.split(), expected, first + at)
+        return None, len(lines)
+
+    def _add_block(self, raw: bytes, first: int, dialect: Dialect) -> bool:
         """Add a block in which nothing needs a second look; False, and nothing added, when something does."""
-        columns = _split(lines, dialect)
+        columns = _split(raw, dialect)
         if columns is None:
             return False
-        queries, docs, texts = columns[dialect.query], columns[dialect.doc], columns[dialect.value]
-        if dialect.rank is not None and not all(map(WHOLE.fullmatch, columns[dialect.rank])):
-            return False
-        if not all(map(NUMBER.fullmatch, texts)):
-            return False
-        values = np.fromiter(map(float, texts), np.float64, len(texts))
-        if dialect.rank == dialect.value:
-            values = -values
-        if not np.isfinite(values).all():
-            return False
+        queries, docs, values = columns
         if self.grades and ((values != np.trunc(values)) | (np.abs(values) > LARGEST_GRADE)).any():
             return False
-        if not (_clean(queries, self._queries) and _clean(docs, self._docs)):
-            return False
-        self._append(queries, docs, values, np.arange(first, first + len(lines)))
+        self._append(queries, docs, values, np.arange(first, first + len(values)))
         return True
 
     def _add_lines(self, lines: list[str], first: int, dialect: Dialect, expected: str) -> None:
@@ -156,15 +157,17 @@ class Table:
                 self._flush()
 
     def _flush(self) -> None:
+        import pyarrow as pa
+
         rows, self._pending = self._pending, []
         if rows:
             queries, docs, values, lines = zip(*rows)
-            self._append(queries, docs, np.array(values), np.array(lines))
+            kind = pa.large_string()
+            self._append(pa.array(queries, kind), pa.array(docs, kind), np.array(values), np.array(lines))
 
-    def _append(self, queries: Sequence[str], docs: Sequence[str], values: np.ndarray, lines: np.ndarray) -> None:
+    def _append(self, queries: pa.Array, docs: pa.Array, values: np.ndarray, lines: np.ndarray) -> None:
         self._flush()
-        q, d = _codes(queries, self._queries), _codes(docs, self._docs)
-        self._parts.append((q, d, values.astype(np.float64), lines.astype(np.int64)))
+        self._parts.append((queries, docs, values.astype(np.float64), lines.astype(np.int64)))
 
     def read_jsonl(self) -> None:
         """Qrels from JSON lines: ``qid``, and ``docid`` and ``score`` as lists of equal length or as single values."""
@@ -209,25 +212,31 @@ class Table:
             what, fix = "holds no row", f"this should be a {cls.__name__.lower()} file: check the path"
             self.reading.problem("empty file", what, where=self.path, fix=fix)
             return cls.from_rows([], [], [])
-        q, d, v, lines = (np.concatenate(part) for part in zip(*self._parts))
+        queries, docs, values, numbers = zip(*self._parts)
         self._parts.clear()
-        keep = self._unique(q.astype(np.int64) * len(self._docs) + d, v, lines)
-        q, d, v = q[keep], d[keep], v[keep]
-        order = np.argsort(q, kind="stable")
-        sizes = np.bincount(q, minlength=len(self._queries))
+        (q, query_ids), (d, doc_ids) = _coded(queries), _coded(docs)
+        v = np.concatenate(values)
+        pair = q.astype(np.int64) * len(doc_ids) + d
+        ordered = np.sort(pair, kind="stable")  # the faster one: a run lists query after query
+        if (ordered[1:] == ordered[:-1]).any():
+            keep = self._unique(pair, v, np.concatenate(numbers), (query_ids, doc_ids))
+            q, d, v = q[keep], d[keep], v[keep]
+        sizes = np.bincount(q, minlength=len(query_ids))
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return cls(tuple(self._queries), tuple(self._docs), offsets, d[order], v[order])
+        if (q[1:] < q[:-1]).any():
+            order = np.argsort(q, kind="stable")
+            d, v = d[order], v[order]
+        return cls(tuple(query_ids), tuple(doc_ids), offsets, d, v)
 
-    def _unique(self, pair: np.ndarray, values: np.ndarray, lines: np.ndarray) -> np.ndarray | slice:
+    def _unique(
+        self, pair: np.ndarray, values: np.ndarray, lines: np.ndarray, names: Sequence[list[str]]
+    ) -> np.ndarray:
         """Which rows stay: of several with one pair the one with the highest value."""
         order = np.argsort(pair, kind="stable")
         new = np.concatenate([[True], pair[order][1:] != pair[order][:-1]])
-        if new.all():
-            return slice(None)
         leader = order[np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))]  # first row of the same pair
-        names = list(self._queries), list(self._docs)
         for row, first in sorted(zip(order[~new].tolist(), leader[~new].tolist())):
-            query, doc = (table[i] for table, i in zip(names, divmod(int(pair[row]), len(self._docs))))
+            query, doc = (table[i] for table, i in zip(names, divmod(int(pair[row]), len(names[1]))))
             self._again(query, doc, bool(values[row] == values[first]), int(lines[first]), int(lines[row]))
         best = np.lexsort((np.arange(len(pair)), -values, pair))[new]
         return np.sort(best)
@@ -239,28 +248,75 @@ class Table:
         self.reading.problem(kind, what, where=f"{self.path}:{number}", fix="keep one of the lines")
 
 
-def _split(lines: list[str], dialect: Dialect) -> list[list[str]] | None:
-    """The columns of well-formed lines, else None. No list per line: a million of them keep the collector busy."""
-    separator, n = dialect.separator or " ", dialect.columns
-    for attempt in range(2):
-        flat = f"{separator}\n{separator}".join(lines).split(separator)
-        if len(flat) == (n + 1) * len(lines) - 1 and set(flat[n :: n + 1]) <= {"\n"}:
-            return [flat[i :: n + 1] for i in range(n)]
-        if dialect.separator is None and attempt == 0:
-            lines = [" ".join(line.split()) for line in lines]
-    return None
+def _split(raw: bytes, dialect: Dialect) -> tuple[pa.Array, pa.Array, np.ndarray] | None:
+    """(query ids, document ids, finite values) of a block that is beyond doubt, else None."""
+    import pyarrow as pa
+    from pyarrow import compute, csv
+
+    separator = b"\t" if dialect.separator is not None or b"\t" in raw[:_PEEK] else b" "
+    if not _regular(raw, separator):
+        if dialect.separator is not None:
+            return None
+        raw = b"\n".join(b" ".join(line.split()) for line in raw.split(b"\n"))  # two spaces, CR LF
+        separator = b" "
+        if not _regular(raw, separator):
+            return None
+    names, ascii_only = [str(i) for i in range(dialect.columns)], raw.isascii()
+    query, doc, value = (names[i] for i in (dialect.query, dialect.doc, dialect.value))
+    types = dict.fromkeys(names, pa.large_string())
+    if dialect.rank != dialect.value:
+        types[value] = pa.float64()  # takes less than NUMBER does, and infinity and NaN
+    used = {query, doc, value} | ({names[dialect.rank]} if dialect.rank is not None else set())
+    convert = csv.ConvertOptions(
+        column_types=types, include_columns=sorted(used) if ascii_only else names, null_values=[]
+    )  # fmt: skip
+    parse = csv.ParseOptions(delimiter=separator.decode(), quote_char=False, ignore_empty_lines=False)
+    read = csv.ReadOptions(column_names=names, use_threads=False, block_size=len(raw) + 1)
+    try:
+        table = csv.read_csv(pa.BufferReader(raw), read, parse, convert)
+    except pa.ArrowInvalid:
+        return None
+    if not ascii_only and not all(_clean(table[name]) for name in names if types[name] != pa.float64()):
+        return None
+    if dialect.rank is not None:
+        rank = table[names[dialect.rank]]
+        digits = compute.call_function("ascii_is_decimal", [rank]).to_numpy()
+        if not digits.all() or compute.call_function("binary_length", [rank]).to_numpy().max() > 15:
+            return None  # also what WHOLE would take: a sign
+    values = table[value].cast(pa.float64()).to_numpy()
+    if dialect.rank == dialect.value:
+        values = -values
+    if not np.isfinite(values).all():
+        return None
+    return table[query].combine_chunks(), table[doc].combine_chunks(), values
 
 
-def _clean(ids: list[str], known: dict[str, int]) -> bool:
-    """Whether the ids that are not known yet are fit to be."""
-    return all(name in known or is_clean_id(name) for name in set(ids))
+def _regular(raw: bytes, separator: bytes) -> bool:
+    """Whether lines and fields are parted by one byte each and nothing else is white space or control, in ASCII."""
+    codes = np.frombuffer(raw, np.uint8)
+    blank = codes <= ord(" ")
+    known = np.count_nonzero(codes == ord("\n")) + np.count_nonzero(codes == ord(separator))
+    if known != np.count_nonzero(blank) or (blank[1:] & blank[:-1]).any():
+        return False
+    # Arrow would take a byte order mark at the start of a block for that of the file
+    return len(raw) > 0 and not blank[0] and not raw.startswith(BOM)
 
 
-def _codes(ids: Sequence[str], known: dict[str, int]) -> np.ndarray:
-    """The number of each id, in order of first appearance; adds new ones to `known`."""
-    for name in dict.fromkeys(ids):
-        known.setdefault(name, len(known))
-    return np.fromiter(map(known.__getitem__, ids), np.int32, len(ids))
+def _clean(names: pa.ChunkedArray) -> bool:
+    return all(map(is_clean_id, names.unique().to_pylist()))
+
+
+def _coded(parts: Sequence[pa.Array]) -> tuple[np.ndarray, list[str]]:
+    """(number of each id, the ids in order of first appearance)."""
+    import pyarrow as pa
+    from pyarrow import compute
+
+    coded = pa.chunked_array(parts).dictionary_encode().chunks
+    ids = coded[-1].dictionary  # of all chunks: it grows along them
+    whole = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
+    joined = compute.call_function("binary_join", [whole, pa.scalar("\n", ids.type)])[0]
+    names = joined.as_py().split("\n")  # faster than one object at a time
+    return np.concatenate([chunk.indices.to_numpy() for chunk in coded]), names
 
 
 def _first(record: dict[str, Any], names: tuple[str, ...]) -> Any:

@@ -13,8 +13,7 @@ import xxhash
 
 from .. import signals
 from ..progress import track
-from ..types import Qrels, Run
-from ._ragged import picked
+from ..types import Qrels, Run, picked
 from .corpus import Corpus
 from .dataset import Dataset
 from .policy import Reading

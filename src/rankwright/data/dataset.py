@@ -16,8 +16,7 @@ import xxhash
 from .. import storage
 from ..errors import ArtefactError, DataError, RemoteError
 from ..progress import track
-from ..types import Document, Qrels
-from ._ragged import picked
+from ..types import Document, Qrels, picked
 from .corpus import KIND, Corpus
 from .formats import read_corpus, read_qrels, read_queries
 from .policy import Reading, shown

@@ -10,8 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ..types import Batch, Example
-from ._ragged import picked
+from ..types import Batch, Example, picked
 from .batches import Batches, EpochPlan
 from .groups import Group
 from .sources import Supervision

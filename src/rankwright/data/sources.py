@@ -13,8 +13,7 @@ import numpy as np
 import xxhash
 
 from ..errors import RecipeError
-from ..types import Candidates, Qrels
-from ._ragged import picked
+from ..types import Candidates, Qrels, picked
 
 if TYPE_CHECKING:
     from .dataset import Dataset

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import compress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import DataError, NonFiniteError, UsageError
-from ..types import Qrels, Run
+from ..types import Qrels, Run, bytewise, picked
 from .measures import Measure, parse
 
 _CELLS = 1 << 22  # of run rows that are ranked at once: bounds the memory beyond the run itself
@@ -207,8 +207,8 @@ def _hits(run: Run, qrels: Qrels, pairing: np.ndarray, single: bool) -> _Hits:
     for rows, length in _blocks(_retrieved(run, pairing)):
         ranked, same = _by_score(run, answered[rows], length, single)
         judged = column[ranked]
-        row, rank = np.nonzero(judged >= 0)
-        wanted = asked[rows[row]] * known + judged[row, rank]
+        row, rank = np.divmod(np.flatnonzero(judged), length)
+        wanted = asked[rows[row]] * known + judged[row, rank] - 1
         place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
         hit = keys[place] == wanted
         row, rank, grade = row[hit], rank[hit], qrels.grades[order[place[hit]]]
@@ -219,14 +219,15 @@ def _hits(run: Run, qrels: Qrels, pairing: np.ndarray, single: bool) -> _Hits:
 
 
 def _columns(run: Run, qrels: Qrels) -> Int[np.ndarray, " docs"]:
-    """The judgements' column of each of the run's documents; -1 where nobody judged it for any query."""
-    index = {doc: i for i, doc in enumerate(qrels.docs)}
+    """One more than the judgements' column of each of the run's documents; 0 where nobody judged it for any query."""
     used = np.zeros(len(run.docs), bool)
     used[run.columns] = True  # the run's documents may be a whole corpus, read from disk one by one
-    wanted = np.flatnonzero(used)
-    docs = map(run.docs.__getitem__, wanted.tolist())
-    columns = np.full(len(run.docs), -1, np.int64)
-    columns[wanted] = np.fromiter(map(index.get, docs, repeat(-1)), np.int64, len(wanted))
+    index = dict(zip(qrels.docs, range(1, len(qrels.docs) + 1)))
+    known, wanted = frozenset(index), np.flatnonzero(used)  # a set answers "no" without a dict's reads of memory
+    names = compress(run.docs, used.tobytes()) if isinstance(run.docs, tuple) else picked(run.docs, wanted)
+    wanted = wanted[np.fromiter(map(known.__contains__, names), bool, len(wanted))]
+    columns = np.zeros(len(run.docs), np.int32)
+    columns[wanted] = list(map(index.__getitem__, picked(run.docs, wanted)))
     return columns
 
 
@@ -290,13 +291,9 @@ def _break_ties(
     matters = np.zeros(int(group[-1]) + 1, bool)
     matters[group[hits]] = True
     tied = np.flatnonzero((matters & (np.bincount(group) > 1))[group])
-    wanted, inverse = np.unique(columns.ravel()[tied], return_inverse=True)
-    names = [run.docs[column] for column in map(int, wanted)]
-    # code points order strings as their UTF-8 bytes do
-    place = {name: i for i, name in enumerate(sorted(names, reverse=True))}
-    by_id = np.fromiter(map(place.__getitem__, names), np.int64, len(names))
+    by_id = bytewise(run.docs, columns.ravel()[tied])
     moved = np.arange(columns.size)
-    moved[tied[np.lexsort((by_id[inverse], group[tied]))]] = tied
+    moved[tied[np.lexsort((-by_id, group[tied]))]] = tied
     return moved[hits] - row * columns.shape[1]
 
 

@@ -5,6 +5,9 @@ from importlib import import_module
 
 NAMES = {
     "quickstart": "the quickstart over 3 seeds: means, spread, times (about 20 minutes on 2 cores)",
+    "training": "a training step, its loss and its collation against sentence-transformers (about 8 minutes)",
+    "encode": "encoding a corpus against sentence-transformers (about 20 minutes)",
+    "memory": "peak memory of a step over batch size and text length (about 5 minutes)",
     "search": "exact search of 100,000 vectors against faiss and sentence-transformers (about 2 minutes)",
     "bm25": "BM25 indexing and search against bm25s (about 1 minute)",
     "evaluation": "measures against pytrec_eval and ir_measures, run files against pytrec_eval (about 3 minutes)",

@@ -33,10 +33,12 @@ class Cell:
         return min(rounds), statistics.median(rounds), max(rounds)
 
 
-def interleave(task: str, contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5) -> Cell:
-    """Time every contestant once a round, so that a busy machine slows all alike; the first round warms up."""
+def interleave(
+    task: str, contestants: Mapping[str, Callable[[], object]], *, rounds: int = 5, warm_up: bool = True
+) -> Cell:
+    """Time every contestant once a round, so that a busy machine slows all alike; the first round may warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for name, run in contestants.items():
             began = time.perf_counter()
             run()

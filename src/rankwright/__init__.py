@@ -8,7 +8,19 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import Result, run, train
-    from .data import Dataset, Judged, OneRelevant, Random, Shuffled, Top, read_qrels, read_run, write_qrels, write_run
+    from .data import (
+        ByDocument,
+        Dataset,
+        Judged,
+        OneRelevant,
+        Random,
+        Shuffled,
+        Top,
+        read_qrels,
+        read_run,
+        write_qrels,
+        write_run,
+    )
     from .evaluation import evaluate
     from .losses import InfoNCE, Loss
     from .models import Dense, load
@@ -19,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "api": ("Result", "run", "train"),
     "data": (
-        "Dataset", "Judged", "OneRelevant", "Random", "Shuffled", "Top",
+        "ByDocument", "Dataset", "Judged", "OneRelevant", "Random", "Shuffled", "Top",
         "read_qrels", "read_run", "write_qrels", "write_run",
     ),
     "evaluation": ("evaluate",),
@@ -32,7 +44,8 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BM25", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "InfoNCE", "Judged", "Loss",
+    "BM25", "ByDocument", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "InfoNCE",
+    "Judged", "Loss",
     "Mine", "Mining", "OneRelevant", "Qrels", "Random", "Recipe", "Result", "Run", "Shuffled", "Stage", "Term", "Top",
     "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "load", "mine", "read_qrels", "read_run",
     "run", "train", "write_qrels", "write_run",

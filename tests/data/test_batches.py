@@ -1,7 +1,8 @@
-"""Shuffled: every query once an epoch, no document twice in a batch, a pure function of (seed, epoch)."""
+"""Batches: every query once an epoch, documents apart or together, a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -9,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import EpochPlan, Shuffled
+from rankwright.data import Batches, ByDocument, EpochPlan, Shuffled
 from rankwright.errors import RecipeError
 from rankwright.randomness import permutation
 
 _LISTS = st.lists(st.lists(st.integers(0, 25), max_size=4, unique=True), min_size=1, max_size=60)
 
 
-def _plan(lists: list[list[int]], spec: Shuffled, *, seed: int = 0, epoch: int = 0) -> list[list[int]]:
+def _plan(lists: list[list[int]], spec: Batches, *, seed: int = 0, epoch: int = 0) -> list[list[int]]:
     plan = spec.plan(len(lists), lists.__getitem__, seed=seed, epoch=epoch)
     return [plan.batch(i).tolist() for i in range(len(plan))]
 
@@ -54,9 +55,34 @@ def test_repeats_allow_full_batches(lists: list[list[int]], size: int, seed: int
     assert all(len(batch) == size for batch in batches[:-1])
 
 
-def test_epochs_and_seeds_differ() -> None:
+@settings(max_examples=100, deadline=None)
+@given(lists=_LISTS, size=st.integers(1, 12), seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_queries_of_one_document_are_neighbours(lists, size, seed, epoch) -> None:
+    batches = _plan(lists, ByDocument(size), seed=seed, epoch=epoch)
+    order = [query for batch in batches for query in batch]
+    assert sorted(order) == list(range(len(lists)))
+    assert all(len(batch) == size for batch in batches[:-1])
+    firsts = [lists[query][0] if lists[query] else -1 - query for query in order]
+    assert len([k for k, _ in itertools.groupby(firsts)]) == len(set(firsts))  # each in one stretch
+
+
+def test_large_groups_do_not_come_first() -> None:
+    lists = [[0]] * 10 + [[i] for i in range(1, 41)]
+    places = [_plan(lists, ByDocument(1), seed=0, epoch=epoch).index([0]) for epoch in range(40)]
+    assert 12 < np.mean(places) < 28  # 20 where it is as likely anywhere; 4 where it tends to come first
+
+
+def test_what_by_document_cannot_do_is_refused() -> None:
+    with pytest.raises(RecipeError, match="size is 0"):
+        ByDocument(0)
+    with pytest.raises(RecipeError, match="fill no batch"):
+        _plan([[1], [2]], ByDocument(3, drop_last=True))
+
+
+@pytest.mark.parametrize("kind", [Shuffled, ByDocument])
+def test_epochs_and_seeds_differ(kind) -> None:
     lists = [[i] for i in range(50)]
-    made = [str(_plan(lists, Shuffled(8), seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)]
+    made = [str(_plan(lists, kind(8), seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)]
     assert len(set(made)) == 4
     assert made[0] == str(_plan(lists, Shuffled(8)))
 

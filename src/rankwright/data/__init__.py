@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .audit import Audit, audit, suspected_false_negatives
-from .batches import Batches, EpochPlan, Shuffled
+from .batches import Batches, ByDocument, EpochPlan, Shuffled
 from .corpus import Corpus
 from .dataset import Dataset, default_cache, file_hash
 from .formats import read_corpus, read_qrels, read_queries, read_run, write_qrels, write_run
@@ -17,6 +17,7 @@ __all__ = [
     "POLICIES",
     "Audit",
     "Batches",
+    "ByDocument",
     "Corpus",
     "Dataset",
     "EpochPlan",

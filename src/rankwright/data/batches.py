@@ -68,24 +68,60 @@ class Shuffled(Batches):
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise RecipeError(f"size is {self.size!r}", where="Shuffled.size", fix="give a whole number of 1 or more")
+        _check_size("Shuffled", self.size)
 
     def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
         order = permutation(queries, seed, "batches", epoch).tolist()
-        if self.repeats:
-            batches = [order[i : i + self.size] for i in range(0, queries, self.size)]
-        else:
-            batches = _apart(order, documents, self.size)
-        if self.drop_last:
-            batches = [batch for batch in batches if len(batch) == self.size]
-        if not batches:
-            raise RecipeError(
-                f"{queries} queries fill no batch of {self.size}",
-                where="Shuffled",
-                fix="lower size or leave drop_last out",
-            )
-        return EpochPlan.of(batches)
+        batches = _slices(order, self.size) if self.repeats else _apart(order, documents, self.size)
+        return _planned("Shuffled", batches, self.size, queries=queries, drop_last=self.drop_last)
+
+
+@dataclass(frozen=True)
+class ByDocument(Batches):
+    """Queries whose lists begin with the same document travel together, so that it is encoded once for all of them.
+
+    Otherwise in random order, `size` at a time; each query once an epoch. Where documents have several queries a step
+    costs less, and its other documents are all strangers to them. The first document of a list is the relevant one
+    of `OneRelevant` and the best of `Top`.
+
+    Args:
+        size: queries of one batch, over all processes.
+        drop_last: leave out batches with fewer than `size` queries.
+    """
+
+    size: int = 32
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        _check_size("ByDocument", self.size)
+
+    def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
+        groups: dict[int, list[int]] = {}
+        for query in permutation(queries, seed, "batches", epoch).tolist():
+            docs = documents(query)
+            groups.setdefault(docs[0] if docs else -1 - query, []).append(query)
+        found = list(groups.values())  # large groups tend to come first: hence a second shuffle
+        order = [query for i in permutation(len(found), seed, "groups", epoch).tolist() for query in found[i]]
+        batches = _slices(order, self.size)
+        return _planned("ByDocument", batches, self.size, queries=queries, drop_last=self.drop_last)
+
+
+def _check_size(spec: str, size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise RecipeError(f"size is {size!r}", where=f"{spec}.size", fix="give a whole number of 1 or more")
+
+
+def _slices(order: list[int], size: int) -> list[list[int]]:
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def _planned(spec: str, batches: list[list[int]], size: int, *, queries: int, drop_last: bool) -> EpochPlan:
+    if drop_last:
+        batches = [batch for batch in batches if len(batch) == size]
+    if not batches:
+        what = f"{queries} queries fill no batch of {size}"
+        raise RecipeError(what, where=spec, fix="lower size or leave drop_last out")
+    return EpochPlan.of(batches)
 
 
 def _apart(order: list[int], documents: Callable[[int], Sequence[int]], size: int) -> list[list[int]]:

@@ -25,7 +25,7 @@ docs: .venv/docs.ok
 	$(BIN)/mkdocs build --strict
 
 bench: .venv/dev.ok
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks short
 
 .venv/quickstart.ok: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -14,8 +14,13 @@ NAMES = {
     "large": "memory of each step over corpus size; --documents N, --folder DIR (about 5 minutes)",
 }
 
+SHORT = ("bm25", "search", "evaluation", "training")
+
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
+    asked = sys.argv[1] if len(sys.argv) > 1 else None
+    if asked != "short" and asked not in NAMES:
         print("\n".join(f"python -m benchmarks {name}   {text}" for name, text in NAMES.items()))
-        raise SystemExit(0 if len(sys.argv) == 1 else 2)
-    import_module(f"benchmarks.{sys.argv[1]}").main()
+        print(f"python -m benchmarks short   {', '.join(SHORT)}")
+        raise SystemExit(0 if asked is None else 2)
+    for name in SHORT if asked == "short" else (asked,):
+        import_module(f"benchmarks.{name}").main()

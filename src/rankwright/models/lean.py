@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 
 class _Made(NamedTuple):
-    """An activation's output, as long as it lives, and what it was made from."""
+    """An activation's output, as long as it lives, the version of its values, and what it was made from."""
 
     output: weakref.ref[Tensor]
+    version: int
     module: nn.Module
     source: Tensor
 
 
 _made: ContextVar[dict[int, _Made] | None] = ContextVar("rankwright_lean", default=None)
+
+
+_OUTPUT_IS_KEPT = (nn.ReLU, nn.Sigmoid, nn.Tanh)  # by their own gradient: their input would come on top of it
 
 
 class _Again(NamedTuple):
@@ -40,16 +44,25 @@ def mark_activations(model: nn.Module) -> None:
     from transformers.activations import ACT2CLS
 
     known = {entry[0] if isinstance(entry, tuple) else entry for entry in ACT2CLS.values()}
-    kinds = tuple(kind for kind in known if isinstance(kind, type))
+    kinds = tuple(kind for kind in known if isinstance(kind, type) and not issubclass(kind, _OUTPUT_IS_KEPT))
     for module in model.modules():
         if isinstance(module, kinds):
             module.register_forward_hook(_note)
 
 
 def _note(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-    made = _made.get()
-    if made is not None and torch.is_grad_enabled():
-        made[output.data_ptr()] = _Made(weakref.ref(output), module, inputs[0].detach())
+    made, source = _made.get(), inputs[0]
+    # another precision: autocast had a hand in it, and is gone when the output is computed again
+    if made is None or not torch.is_grad_enabled() or output.dtype != source.dtype:
+        return
+    address = output.data_ptr()
+
+    def forget(reference: weakref.ref[Tensor]) -> None:  # else every layer's source would live until the block ends
+        found = made.get(address)
+        if found is not None and found.output is reference:
+            del made[address]
+
+    made[address] = _Made(weakref.ref(output, forget), output._version, module, source.detach())
 
 
 @contextmanager
@@ -61,8 +74,10 @@ def slim() -> Iterator[None]:
         found = made.get(tensor.data_ptr())
         # the address alone is no proof: a tensor that died left it to another
         output = None if found is None else found.output()
-        if found is None or output is None or output.numel() != tensor.numel() or not tensor.is_contiguous():
-            return tensor
+        if found is None or output is None or output._version != found.version:  # changed in place
+            return tensor.detach()  # a node that held its own output would live for ever where no backward reaches it
+        if output.numel() != tensor.numel() or not tensor.is_contiguous():
+            return tensor.detach()
         return _Again(found.module, found.source, tensor.shape)
 
     def unpack(kept: Tensor | _Again) -> Tensor:
@@ -77,3 +92,4 @@ def slim() -> Iterator[None]:
             yield
     finally:
         _made.reset(token)
+        made.clear()  # the graph holds the hooks, and they hold this

@@ -13,6 +13,7 @@ from .loading import load_recipe
 from .losses import InfoNCE, Loss
 from .plan import Mining, Recipe, Stage, Term, Train, Validation
 from .search import Mine
+from .training import distributed
 
 if TYPE_CHECKING:
     from .evaluation import Scores
@@ -29,7 +30,7 @@ class Result:
         folder: the run folder.
         model: the trained model's folder; None when the recipe has no stages.
         report: the report's HTML file.
-        scores: test collection -> system -> scores per query.
+        scores: test collection -> system -> scores per query; empty in all of several processes but the first.
         steps: what was done, how long it took, what was reused.
     """
 
@@ -71,7 +72,10 @@ def run(
         plan, folder=Path(folder) if folder else None, reading=Reading(lenient=lenient), allow_drift=allow_drift
     )
     outcome = pipeline.run()
-    report, scores = conclude(outcome)
+    if distributed.rank():
+        return Result(outcome.folder, outcome.model, outcome.folder / "report.html", {}, outcome.steps)
+    with distributed.alone():
+        report, scores = conclude(outcome)
     return Result(outcome.folder, outcome.model, report, scores, outcome.steps)
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import storage
-from .data import Batches, Corpus, Dataset, Group, Loader, Source, Supervision, TokenStore
+from .data import Batches, Corpus, Dataset, Group, Loader, Reading, Source, Supervision, TokenStore
 from .errors import DataError, UsageError
 from .ledger import fingerprint
 from .randomness import permutation
+from .training import distributed
 from .types import Qrels, Run, Side
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def pick_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if distributed.world() > 1 and name.startswith("cuda"):
+        return distributed.own_cuda(name)
     if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
         raise UsageError(f"device {name!r} is not known", fix="give auto, cpu, cuda, cuda:1 ... or mps")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -41,6 +44,12 @@ def pick_device(name: str) -> str:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps': this machine has none", fix="use device: auto or cpu")
     return name
+
+
+def open_dataset(name: str, *, reading: Reading, cache: Path | None = None) -> Dataset:
+    """A data set, its texts in the cache; of several processes the first puts them there."""
+    with distributed.first_alone():
+        return Dataset.open(name, reading=reading, cache=cache)
 
 
 class _Rendered:
@@ -61,15 +70,16 @@ def tokens(ranker: Ranker, corpus: Corpus, side: Side, *, cache: Path, limit: in
     """Every text of a corpus tokenised for one side; made once, kept in the cache by tokenizer and content."""
     key = fingerprint([ranker.tokenizer_key(side, limit=limit), corpus.fingerprint])
     folder = cache / "tokens" / key
-    if storage.is_current(folder, "tokens", key):
-        return TokenStore.open(folder)
-    return TokenStore.build(
-        folder,
-        _Rendered(ranker, corpus, side),
-        lambda texts: ranker.tokenize(texts, side, limit=limit),
-        key=key,
-        vocabulary=ranker.vocabulary,
-    )
+    with distributed.first_alone():
+        if storage.is_current(folder, "tokens", key):
+            return TokenStore.open(folder)
+        return TokenStore.build(
+            folder,
+            _Rendered(ranker, corpus, side),
+            lambda texts: ranker.tokenize(texts, side, limit=limit),
+            key=key,
+            vocabulary=ranker.vocabulary,
+        )
 
 
 class Rows:
@@ -106,7 +116,10 @@ def encode_corpus(ranker: Ranker, dataset: Dataset, folder: Path, *, device: str
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
     kind = "float16" if dtype == "float16" else "float32"
     budget = 1024 if device == "cpu" else 16384  # what fits a core's cache; what fills a GPU
-    return encode(ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, tokens_per_batch=budget, device=device)
+    return encode(
+        ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, tokens_per_batch=budget, device=device,
+        team=distributed.Team.of_all(),
+    )  # fmt: skip
 
 
 def encode_queries(ranker: Ranker, dataset: Dataset, query_ids: Sequence[str], *, device: str) -> np.ndarray:

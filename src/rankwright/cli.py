@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr
 from typing import TYPE_CHECKING
 
 from . import __version__
 
 if TYPE_CHECKING:
     import argparse
+
+    from .errors import RankwrightError
+
+# the verbs that several processes share (torchrun -m rankwright VERB); the first does the others alone
+_TOGETHER = ("run", "quickstart", "train", "report", "encode", "mine")
 
 _EPILOG = """examples:
   rankwright quickstart                          the whole job on bundled data, in minutes
@@ -163,36 +171,76 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main(arguments: Sequence[str] | None) -> None:
-    given = _parsed(arguments)
+    several = os.environ.get("WORLD_SIZE", "1") not in ("", "1")
+    first = not several or os.environ.get("RANK", "0") == "0"
+    if not first:  # the first process alone speaks, but for a failure of another
+        sys.stdout = io.StringIO()
+    given = _parsed(arguments, silent=not first)
     from . import progress, signals
-    from .errors import RankwrightError, ResourceError
+    from .training import distributed
 
-    progress.quiet(given.quiet)
+    progress.quiet(given.quiet or not first)
     sys.path.append("")  # a recipe may name my_code.MyLoss from the folder one stands in
     try:
         with signals.handled():
+            distributed.start()
             from . import verbs  # takes seconds: a signal counts from here on
 
             signals.check()
-            getattr(verbs, given.verb.replace("-", "_"))(given)
+            together = given.verb in _TOGETHER and not getattr(given, "dry_run", False)
+            if first or together:
+                with nullcontext() if together else distributed.alone():
+                    getattr(verbs, given.verb.replace("-", "_"))(given)
             sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has enough of it
-        os._exit(0)  # at once: an orderly exit would try to write the rest again, and complain
-    except (RankwrightError, MemoryError, OSError) as error:
-        if given.debug:
+            distributed.finish()
+    except BaseException as error:
+        if several:
+            _end_all(error, debug=given.debug)
+        if isinstance(error, BrokenPipeError):  # who read our output has enough of it
+            os._exit(0)  # at once: an orderly exit would try to write the rest again, and complain
+        typed = _typed(error)
+        if given.debug or typed is None:
             raise
-        if isinstance(error, MemoryError):
-            error = ResourceError("out of memory", fix="lower micro_batch_tokens or use a machine with more memory")
-        if isinstance(error, OSError):
-            where, what = error.filename, error.strerror or str(error)
-            error = ResourceError(what, where=where, fix="check the path, its permissions and the disk")
-        sys.stderr.write(f"rankwright: {error.kind}: {error}\n")
-        raise SystemExit(error.code) from None
+        sys.stderr.write(f"rankwright: {typed.kind}: {typed}\n")
+        raise SystemExit(typed.code) from None
 
 
-def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _end_all(error: BaseException, *, debug: bool) -> None:
+    """One of several processes failed: it says why unless another did, and none is left waiting for it."""
+    from .training import distributed
+
+    typed = distributed.as_loss(error) or _typed(error)
+    quiet = isinstance(error, (BrokenPipeError, SystemExit))
+    code = typed.code if typed else 0 if quiet else 1
+    if distributed.fail(code) and not quiet:
+        if typed is None or debug:
+            traceback.print_exception(error)
+        else:
+            sys.stderr.write(f"rankwright: {typed.kind}: {typed}\n")
+    distributed.leave(code)
+
+
+def _typed(error: BaseException) -> RankwrightError | None:
+    """What is said of a failure in place of a traceback; None: it is a defect of ours."""
+    from .errors import RankwrightError, ResourceError
+
+    if isinstance(error, RankwrightError):
+        return error
+    if isinstance(error, MemoryError):
+        return ResourceError("out of memory", fix="lower micro_batch_tokens or use a machine with more memory")
+    if isinstance(error, OSError):
+        where, what = error.filename, error.strerror or str(error)
+        return ResourceError(what, where=where, fix="check the path, its permissions and the disk")
+    return None
+
+
+def _parsed(arguments: Sequence[str] | None, *, silent: bool) -> argparse.Namespace:
     """The arguments; overrides may also stand behind options, which argparse alone does not allow."""
-    root = parser()
+    with redirect_stderr(io.StringIO()) if silent else nullcontext():
+        return _understood(parser(), arguments)
+
+
+def _understood(root: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
     given, rest = root.parse_known_args(arguments)
     if rest and "overrides" in given and all("=" in word and not word.startswith("-") for word in rest):
         given.overrides, rest = [*given.overrides, *rest], []

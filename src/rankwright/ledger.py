@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from . import signals, storage
 from .errors import ArtefactError, UsageError
 from .progress import duration, say
+from .training import distributed
 
 FILE = "steps.json"
 _OURS = ("recipe.yaml", "report.html", "report.md", "model", "evaluation", "vectors", "index", "stage-1")
@@ -40,18 +42,30 @@ class Ledger:
             self._known = {}
 
     def do(
-        self, name: str, inputs: Mapping[str, object], *, outputs: Sequence[Path], work: Callable[[], object]
+        self,
+        name: str,
+        inputs: Mapping[str, object],
+        *,
+        outputs: Sequence[Path],
+        work: Callable[[], object],
+        together: bool = False,
     ) -> bool:
         """Do `work` unless the same inputs made these very outputs before. Returns whether it was done.
+
+        Of several processes the first decides and writes; the others wait until the outputs are there.
 
         Args:
             inputs: everything the outputs depend on, as plain values; their hash is the step's key.
             outputs: files or published folders below the run folder.
+            together: every process does the work, not the first alone.
         """
         signals.check()
         key = fingerprint(inputs)
         known = self._known.get(name)
-        if known and known["key"] == key and known["outputs"] == self._state(outputs):
+        first = distributed.rank() == 0
+        current = first and known is not None and known["key"] == key and known["outputs"] == self._state(outputs)
+        if distributed.told(current):
+            known = known or {"seconds": 0.0}  # another process, which did not see the ledger before it was written
             if name in (step.name for step in self.steps):
                 return False  # asked for twice in this session
             self.steps.append(StepRecord(name, known["seconds"], True))
@@ -59,9 +73,15 @@ class Ledger:
             return False
         say(f"{name} ...")
         began = time.monotonic()
-        work()
+        if together:
+            work()
+        elif first:
+            with distributed.alone():
+                work()
         seconds = time.monotonic() - began
-        self._note(name, key, seconds, self._state(outputs))
+        if first:
+            self._note(name, key, seconds, self._state(outputs))
+        distributed.wait()
         self.steps.append(StepRecord(name, seconds, False))
         return True
 
@@ -107,6 +127,8 @@ def claim(folder: Path) -> None:
     Raises:
         UsageError: it is a file, or it holds files with names of ours and no run.
     """
+    if distributed.rank():  # the first of several processes may have begun already
+        return
     if folder.exists() and not folder.is_dir():
         raise UsageError("is a file, a run needs a folder", where=folder, fix="choose another folder")
     if any((folder / mark).exists() for mark in (FILE, ".lock", "environment.json")):
@@ -117,6 +139,23 @@ def claim(folder: Path) -> None:
                 f"holds a {name!r} that is not of a run: it would be overwritten", where=folder,
                 fix="choose another run folder (--folder)",
             )  # fmt: skip
+
+
+def other_model(model: Path, key: str) -> bool:
+    """Whether a model stands there that was made of something else."""
+    try:
+        return storage.read_manifest(model, "model").key != key
+    except ArtefactError:
+        return False
+
+
+def begun(train: Path) -> dict[str, str] | None:
+    """What the newest checkpoint of a training was made of, but for the threads; None where there is none."""
+    for path in sorted(train.glob("checkpoints/step-*"), reverse=True):
+        with suppress(ArtefactError):
+            identity = storage.read_manifest(path).meta.get("identity", {})
+            return {name: value for name, value in identity.items() if name != "threads"}
+    return None
 
 
 def _content(path: Path) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import assemble, recipe, storage
 from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
-from .errors import ArtefactError, DataError, RecipeError
-from .ledger import Ledger, StepRecord, claim, environment, fingerprint
+from .errors import DataError, RecipeError
+from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
 from .loading import choices, rooted
 from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
 from .search import BM25, Exact, LexicalIndex, Vectors, embed, mine
+from .training import distributed
 from .types import Qrels, Run
 
 if TYPE_CHECKING:
@@ -95,8 +96,7 @@ class Pipeline:
         """
         claim(self.folder)
         self.check()
-        with storage.lock(self.folder / ".lock"):
-            self._begin()
+        with self._held():
             start = self._load(self.plan.model)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
             for at, evaluation in enumerate(self.plan.evaluate):
@@ -121,8 +121,7 @@ class Pipeline:
         if not self.plan.stages:
             raise RecipeError("the recipe has no stages: there is nothing to train", where="stages")
         claim(self.folder)
-        with storage.lock(self.folder / ".lock"):
-            self._begin()
+        with self._held():
             model = self._train(self._load(self.plan.model))
             assert model is not None
             return model
@@ -142,6 +141,18 @@ class Pipeline:
             if stage.validate:
                 self._validated(stage.validate)
 
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """The run folder, ours alone; the first process holds it for all."""
+        if distributed.rank():
+            distributed.wait()
+            yield
+            return
+        with storage.lock(self.folder / ".lock"):
+            self._begin()
+            distributed.wait()
+            yield
+
     def _begin(self) -> None:
         storage.sweep(self.folder)
         storage.write_json(self.folder / "environment.json", environment(self.device))  # first: by it `claim` knows us
@@ -154,7 +165,7 @@ class Pipeline:
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self._datasets:
-            self._datasets[name] = Dataset.open(name, reading=self.reading, cache=self.cache)
+            self._datasets[name] = assemble.open_dataset(name, reading=self.reading, cache=self.cache)
         return self._datasets[name]
 
     def _qrels(self, evaluation: Evaluation) -> Qrels:
@@ -201,6 +212,7 @@ class Pipeline:
              "corpus": dataset.corpus.fingerprint},
             outputs=[folder],
             work=lambda: made.append(assemble.encode_corpus(ranker, dataset, folder, device=self.device)),
+            together=True,
         )  # fmt: skip
         return made[0] if made else Vectors.open(folder)
 
@@ -243,26 +255,31 @@ class Pipeline:
             negatives = self._mine(stage, stage.mine, folder / "negatives.tsv", ranker, system)
             sources.insert(0, Judged(dataset=dataset.name, qrels=str(negatives), grade=0.0))
         model = self.folder / "model" if number == len(self.plan.stages) else folder / "model"
-        identity = self._identity(stage, ranker, dataset, sources)
+        identity = distributed.told(self._identity(stage, ranker, dataset, sources))
+        # torchrun gives a process one thread: another number of threads must not undo what is finished
+        made_of = {name: value for name, value in identity.items() if name != "threads"}
         name = f"train stage {number}"
-        done = self.ledger.finished_otherwise(name, identity) or _other_model(model, fingerprint(identity))
-        if done and _begun(folder / "train") != identity:
-            say(f"{name}: its recipe or data changed since it was finished: training anew")
-            storage.remove_folder(folder / "train")
+        if distributed.rank() == 0:
+            done = self.ledger.finished_otherwise(name, made_of) or other_model(model, fingerprint(made_of))
+            if done and begun(folder / "train") != made_of:
+                say(f"{name}: its recipe or data changed since it was finished: training anew")
+                storage.remove_folder(folder / "train")
+        distributed.wait()
 
         def work() -> None:
             self._fit(stage, folder / "train", ranker, dataset, sources, identity)
-            with storage.publish(model, "model", key=fingerprint(identity), meta={"recipe": repr(stage)}) as draft:
-                ranker.save(draft.path)
+            if distributed.rank() == 0:
+                with storage.publish(model, "model", key=fingerprint(made_of), meta={"recipe": repr(stage)}) as draft:
+                    ranker.save(draft.path)
 
-        self.ledger.do(name, identity, outputs=[model], work=work)
+        self.ledger.do(name, made_of, outputs=[model], work=work, together=True)
         return model
 
     def _identity(self, stage: Stage, ranker: Ranker, dataset: Dataset, sources: list[Any]) -> dict[str, str]:
         """Everything the trained weights depend on, by name."""
         import torch
 
-        settings = replace(stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1)
+        settings = replace(stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1, parallel="ddp")
         chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
         chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
@@ -272,7 +289,7 @@ class Pipeline:
             "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
             "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
             "seed": str(self.plan.seed),
-            "device": self.device,
+            "device": torch.device(self.device).type,  # several processes have one each
             "threads": str(torch.get_num_threads()),
             "torch": torch.__version__,
         }
@@ -280,7 +297,7 @@ class Pipeline:
     def _fit(
         self, stage: Stage, folder: Path, ranker: Ranker, dataset: Dataset, sources: list[Any], identity: dict[str, str]
     ) -> None:
-        from .training import Objective, distributed, train_stage
+        from .training import Objective, train_stage
 
         seed = key(self.plan.seed, "stage", folder.parent.name)
         loader = assemble.make_loader(
@@ -371,22 +388,6 @@ class Pipeline:
 
 
 # --- what stands in the folder -------------------------------------------------------------------
-
-
-def _other_model(model: Path, key: str) -> bool:
-    """Whether a model stands there that was made of something else."""
-    try:
-        return storage.read_manifest(model, "model").key != key
-    except ArtefactError:
-        return False
-
-
-def _begun(train: Path) -> dict[str, str] | None:
-    """What the newest checkpoint of a training was made of; None where there is none."""
-    for path in sorted(train.glob("checkpoints/step-*"), reverse=True):
-        with suppress(ArtefactError):
-            return storage.read_manifest(path).meta.get("identity")
-    return None
 
 
 def _own_run(path: Path) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import api, assemble, recipe, storage
 from .console import out, out_json, table
@@ -15,6 +15,11 @@ from .ledger import fingerprint, known_steps
 from .outputs import command, new_file, new_folder
 from .plan import Recipe
 from .progress import quiet
+from .training import distributed
+
+if TYPE_CHECKING:
+    from .search import Mine
+    from .types import Qrels
 
 # --- whole recipes -------------------------------------------------------------------------------
 
@@ -65,6 +70,8 @@ def _plan(given: Namespace) -> Recipe:
 def _finished(result: api.Result, given: Namespace) -> None:
     from .reporting import summary
 
+    if distributed.rank():
+        return None
     if given.json:
         return out_json(
             {
@@ -108,7 +115,7 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
 
 
 def _open(given: Namespace) -> Dataset:
-    return Dataset.open(given.data, reading=Reading(lenient=given.lenient))
+    return assemble.open_dataset(given.data, reading=Reading(lenient=given.lenient))
 
 
 def encode(given: Namespace) -> None:
@@ -174,8 +181,8 @@ def search(given: Namespace) -> None:
 
 
 def mine(given: Namespace) -> None:
-    from .pipeline import NO_NEGATIVES
-    from .search import Mine, mine
+    from .models import load
+    from .search import Mine
 
     spec = Mine(
         ranks=tuple(given.ranks), per_query=given.per_query, margin=given.margin,
@@ -186,6 +193,20 @@ def mine(given: Namespace) -> None:
         raise UsageError("margins need the scores of the relevant documents, which a run lacks", fix=fix)
     path, dataset = new_file(given.out), _open(given)
     known = dataset.qrels(given.split)
+    if given.model and distributed.world() > 1:  # all encode; the rest is the first one's, which finds the vectors
+        device = assemble.pick_device(given.device)
+        assemble.encode_corpus(
+            load(given.model, device=device), dataset, _workplace(given, dataset) / "vectors", device=device
+        )
+    if distributed.rank() == 0:
+        with distributed.alone():
+            _mine(given, path, dataset, known, spec)
+
+
+def _mine(given: Namespace, path: Path, dataset: Dataset, known: Qrels, spec: Mine) -> None:
+    from .pipeline import NO_NEGATIVES
+    from .search import mine
+
     found, positives = _candidates(given, dataset, known, spec.needs_positive_scores)
     negatives, report = mine(found, known, spec, positives=positives)
     if not len(negatives):
@@ -269,7 +290,10 @@ def report(given: Namespace) -> None:
         raise UsageError("is no run folder: no recipe.yaml in it", where=folder, fix="give what `rankwright run` made")
     plan = api.load_recipe(folder / "recipe.yaml")
     outcome = Pipeline(plan, folder=folder, reading=Reading(lenient=given.lenient)).run()
-    path, _ = conclude(outcome)
+    if distributed.rank():
+        return
+    with distributed.alone():
+        path, _ = conclude(outcome)
     out(f"report: {path}")
     if outcome.model:
         out(f"next:   {command('export', outcome.model, '--verify')}")

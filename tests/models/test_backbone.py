@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -140,3 +141,23 @@ def test_dropout_and_recomputation_are_refused_where_there_is_none(tmp_path):
     folder = make("mpnet", tmp_path / "mpnet")
     with pytest.raises(RecipeError, match="cannot recompute"):
         Dense(str(folder), gradient_checkpointing=True).load()
+
+
+@pytest.mark.parametrize("name", ["modernbert", "llama"])
+def test_half_precision_leaves_rotary_frequencies_precise(name, tmp_path, monkeypatch):
+    monkeypatch.setattr("rankwright.models.dense_ranker._dtype", lambda name, device: torch.bfloat16)
+    backbone = load(make(name, tmp_path / "made")).encoder("doc").backbone
+    assert {p.dtype for p in backbone.parameters()} == {torch.bfloat16}
+    frequencies = [b.dtype for n, b in backbone.named_buffers() if "inv_freq" in n]
+    assert frequencies
+    assert set(frequencies) == {torch.float32}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+def test_lora_leaves_alberts_pooler_alone(tmp_path):
+    from rankwright.models import Lora
+
+    ranker = Dense(str(make("albert", tmp_path / "made")), lora=Lora(rank=2, dropout=0.1)).load().train()
+    texts = ranker.tokenize(TEXTS, "doc").with_keys(torch.tensor([1, 2, 3]))
+    ranker.represent(texts, "doc").values.sum().backward()
+    assert not any("pooler" in n for n, p in ranker.named_parameters() if p.requires_grad)

@@ -160,3 +160,8 @@ def test_what_does_not_fit_is_refused(tmp_path, vectors):
     with pytest.raises(NonFiniteError, match="'q'"):
         index.search(np.full((1, 2), np.nan, np.float32), ["q"], k=1)
     assert len(index.search(np.ones((1, 2), np.float32), ["q"], k=9)) == 2
+
+
+def test_recall_over_no_query_is_refused(tmp_path, vectors, queries):
+    with pytest.raises(UsageError, match="at least one query"):
+        recall(Ann(kind="flat").build(tmp_path / "index", vectors), Exact(vectors), queries[:0])

@@ -289,7 +289,7 @@ def test_a_signal_to_another_process_stops_this_one_too(tmp_path: Path, monkeypa
 class Calm(loop_module.Step):
     """A step that never runs out of memory, whatever `any_rank` says."""
 
-    def _attempt(self, batch, step, weight):
+    def _attempt(self, batch, step, weight, last):
         return loop_module.StepResult(1.0, 1, 1, 1, 0)
 
 

@@ -186,7 +186,7 @@ import numpy as np, torch
 spec = importlib.util.spec_from_file_location("proof", sys.argv[1]); proof = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(proof)
 from rankwright.training import Memory, Objective, Step, distributed
-distributed.start("cpu")
+distributed.start()
 worst = 0.0
 for late in (False, True):
     batch = proof.toys.make_batch(np.random.default_rng(1))

@@ -230,7 +230,7 @@ spec.loader.exec_module(edges)
 proof, toys = edges.proof, edges.toys
 from dataclasses import replace
 from rankwright.training import Memory, Objective, Step, distributed
-distributed.start("cpu")
+distributed.start()
 rank, worst = distributed.rank(), 0.0
 def share(batch, owner):
     none = torch.zeros(0, dtype=torch.int64)

@@ -27,22 +27,23 @@ class Contrast(torch.autograd.Function):
         temperature: float,
         positives: str,
     ) -> Float[Tensor, " q"]:
-        share = (scores / temperature).masked_fill_(~competing, float("-inf"))
+        share = scores.masked_fill(~competing, float("-inf"))
         peak = share.amax(-1, keepdim=True).clamp_(min=torch.finfo(share.dtype).min)  # no place: not minus infinity
-        mass = share.sub_(peak).exp_().sum(-1)
-        total = peak.squeeze(-1) + mass.log()  # the logsumexp of the competing places
-        relevant = scores[row, column] / temperature
-        nothing = torch.zeros_like(total)
+        mass = share.sub_(peak).div_(temperature).exp_().sum(-1)  # divided first, large scores would be rounded
+        # the logsumexp of the competing places is peak / T + log_mass; a large peak, added, would round log_mass away
+        peak, log_mass = peak.squeeze(-1), mass.log()
+        relevant = scores[row, column]
+        nothing = torch.zeros_like(mass)
         count = nothing.index_add(0, row, torch.ones_like(relevant))
         if positives == "any":
-            best = torch.segment_reduce(relevant, "max", lengths=count.to(torch.int64))
-            theirs = (relevant - best[row]).exp()
+            best = torch.full_like(mass, float("-inf")).scatter_reduce(0, row, relevant, "amax")
+            theirs = ((relevant - best[row]) / temperature).exp()
             mass_of_them = nothing.index_add(0, row, theirs)
-            values = (total - best - mass_of_them.log()).masked_fill(count == 0, 0.0)
+            values = ((peak - best) / temperature + log_mass - mass_of_them.log()).masked_fill(count == 0, 0.0)
             pull = theirs / mass_of_them[row]
-            push = (count > 0).to(total.dtype)
+            push = (count > 0).to(mass.dtype)
         else:
-            gap = total[row] - relevant
+            gap = (peak[row] - relevant) / temperature + log_mass[row]
             lost = gap.logaddexp(torch.zeros_like(gap)) if positives == "each" else gap
             values = nothing.index_add(0, row, lost / count[row])
             pull = (torch.sigmoid(gap) if positives == "each" else torch.ones_like(gap)) / count[row]

@@ -217,7 +217,7 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
         raise missing_extra("peft", "lora", "lora") from None
     config = LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,  # type: ignore[arg-type]
-        target_modules=list(lora.targets) or "all-linear", exclude_modules=r"(.*\.)?pooler\..*",
+        target_modules=list(lora.targets) or "all-linear", exclude_modules=r"(.*\.)?pooler(\..*)?",
     )  # fmt: skip
     try:
         inject_adapter_in_model(config, model)

@@ -216,7 +216,8 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
     if dims is not None and dims > encoder.width:
         raise RecipeError(f"dims is {dims}, the vectors have {encoder.width}", where=folder.path, fix="give fewer dims")
     encoder.dims = dims
-    return encoder.to(dtype)
+    encoder.heads.to(dtype)  # the backbone was loaded so, but for buffers that must stay precise (rotary frequencies)
+    return encoder
 
 
 def _saved_head(head: Head) -> Projection:

@@ -210,7 +210,12 @@ def recall(index: AnnIndex, exact: Exact, queries: Float[np.ndarray, "q dim"], *
     """What approximation costs: per effort the share of the exact k best that is found, and queries per second.
 
     The last row is exact search.
+
+    Raises:
+        UsageError: no query.
     """
+    if not len(queries):
+        raise UsageError("recall needs at least one query", fix="check the query file")
     names, table = [f"q{row}" for row in range(len(queries))], []
     began = time.perf_counter()
     truth = [set(docs) for _, docs, _ in exact.search(queries, names, k=k)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -26,6 +27,34 @@ else:
 
 Dtype = Literal["float32", "float16"]
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+class Team(Protocol):
+    """The processes that encode together; each calls the same methods in the same order."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world(self) -> int: ...
+    def told(self, value: Any) -> Any:
+        """The first process's plain value."""
+        ...
+
+    def gathered(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Every process's rows, in rank order."""
+        ...
+
+
+class Alone:
+    """One process."""
+
+    rank, world = 0, 1
+
+    def told(self, value: Any) -> Any:
+        return value
+
+    def gathered(self, rows: np.ndarray) -> list[np.ndarray]:
+        return [rows]
 
 
 class TokenRows(Protocol):
@@ -50,17 +79,19 @@ def encode(
     tokens_per_batch: int = 4096,
     device: str = "cpu",
     workers: int | None = None,
+    team: Team | None = None,
 ) -> Vectors:
     """Represent every row of `tokens` and publish the vectors in `folder`; reuses what is there of the same key.
 
     A killed encoding goes on behind its last finished shard and ends in the same bytes. So does any number of
-    workers: micro-batches are fixed, and each is computed by one thread.
+    workers or processes: micro-batches are fixed, and each is computed by one thread.
 
     Args:
         ids: document id of each row.
         shard_rows: rows per file, and what a kill can lose.
         tokens_per_batch: padded tokens (rows x longest) per micro-batch. 2048 to 4096 suit a CPU's cache.
         workers: threads that compute micro-batches; as many as torch has on CPU, one on an accelerator.
+        team: processes among which the shards are dealt out; the first of them alone writes. None: this one.
 
     Raises:
         UsageError: no rows, or ids that do not fit. DataError: an id occurs twice.
@@ -70,33 +101,74 @@ def encode(
     doc_ids = _checked_ids(ids, tokens, dtype, shard_rows)
     facts = ["vectors", ranker.fingerprint(side), tokens.key, side, dtype, str(shard_rows), doc_ids.digest()]
     key = hashlib.sha256("\x1f".join(facts).encode()).hexdigest()
-    if storage.is_current(folder, "vectors", key):
+    team = team or Alone()
+    if team.told(team.rank == 0 and storage.is_current(folder, "vectors", key)):
         return Vectors.open(folder)
     meta: dict[str, Any] = {"rows": len(doc_ids), "dtype": dtype, "shard_rows": shard_rows, "side": side}
-    with (
-        storage.publish(folder, "vectors", key=key, meta=meta, resume=True) as draft,
-        progress(f"encode {side}s", len(doc_ids), f"{side}s") as bar,
-        _encoder(ranker, side, device=device, workers=workers) as run,
-    ):
-        doc_ids.write(draft)
-        largest, dim = 0.0, 0
-        for shard, start in enumerate(range(0, len(doc_ids), shard_rows)):
-            rows = np.arange(start, min(start + shard_rows, len(doc_ids)))
-            path = draft.file(shard_name(shard))
-            if draft.has(path.name):
-                values = storage.read_npy(path)
-                bar.skip(len(rows))
-            else:
-                values = run(tokens, rows, tokens_per_batch, bar)
-                with np.errstate(over="ignore"):  # what overflows float16 is stopped by the gate
-                    values = values.astype(dtype)
-                require_finite(values, doc_ids, first=start, shard=shard, where=folder)
-                storage.require_space(folder, (len(doc_ids) - start) * values.itemsize * values.shape[1])
-                storage.write_npy(path, values)
-                draft.done(path.name)
-            largest, dim = max(largest, max_norm(values)), values.shape[1]
-        draft.meta |= {"dim": dim, "max_norm": largest}
+    work = _Shards(doc_ids, shard_rows, tokens, tokens_per_batch, dtype, folder)
+    with _encoder(ranker, side, device=device, workers=workers) as run, ExitStack() as stack:
+        if team.rank:
+            work.help(team, run)
+        else:
+            draft = stack.enter_context(storage.publish(folder, "vectors", key=key, meta=meta, resume=True))
+            doc_ids.write(draft)
+            work.carry_out(team, run, draft)
+    team.told(None)  # it is published
     return Vectors.open(folder)
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """The work of one encoding: in each round every process makes one shard, and the first writes them all."""
+
+    ids: DocIds
+    size: int
+    tokens: TokenRows
+    tokens_per_batch: int
+    dtype: Dtype
+    folder: Path
+
+    def rows(self, shard: int) -> np.ndarray:
+        return np.arange(shard * self.size, min((shard + 1) * self.size, len(self.ids)))
+
+    def carry_out(self, team: Team, run: _Run, draft: storage.Draft) -> None:
+        """What the first process does; notes `dim` and `max_norm` in the draft."""
+        shards = range(-(-len(self.ids) // self.size))
+        there = [shard for shard in shards if draft.has(shard_name(shard))]
+        missing = team.told(sorted(set(shards) - set(there)))
+        arrays = (storage.read_npy(draft.file(shard_name(shard))) for shard in there)
+        facts = [(values.shape[1], max_norm(values)) for values in arrays]
+        with progress(f"encode {draft.meta['side']}s", len(self.ids), f"{draft.meta['side']}s") as bar:
+            bar.skip(sum(len(self.rows(shard)) for shard in there))
+            for begin in range(0, len(missing), team.world):
+                dealt = missing[begin : begin + team.world]
+                for shard, values in zip(dealt, team.gathered(self._made(dealt[0], run, bar))):
+                    self._write(shard, values, draft)
+                    facts.append((values.shape[1], max_norm(values)))
+                bar.advance(sum(len(self.rows(shard)) for shard in dealt[1:]))
+        draft.meta |= {"dim": facts[0][0], "max_norm": max(norm for _, norm in facts)}
+
+    def help(self, team: Team, run: _Run) -> None:
+        """What the others do."""
+        missing = team.told(None)
+        with progress("encode", sum(len(self.rows(shard)) for shard in missing), "texts") as bar:
+            for begin in range(0, len(missing), team.world):
+                dealt = missing[begin : begin + team.world]
+                mine = dealt[team.rank : team.rank + 1]
+                team.gathered(self._made(mine[0], run, bar) if mine else np.empty((0, 0), self.dtype))
+
+    def _made(self, shard: int, run: _Run, bar: Progress) -> np.ndarray:
+        values = run(self.tokens, self.rows(shard), self.tokens_per_batch, bar)
+        with np.errstate(over="ignore"):  # what overflows float16 is stopped by the gate
+            return values.astype(self.dtype)
+
+    def _write(self, shard: int, values: np.ndarray, draft: storage.Draft) -> None:
+        start = shard * self.size
+        require_finite(values, self.ids, first=start, shard=shard, where=self.folder)
+        storage.require_space(self.folder, (len(self.ids) - start) * values.itemsize * values.shape[1])
+        path = draft.file(shard_name(shard))
+        storage.write_npy(path, values)
+        draft.done(path.name)
 
 
 def embed(

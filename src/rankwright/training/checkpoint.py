@@ -13,7 +13,7 @@ from .. import storage
 from ..errors import ArtefactError, DriftError
 from ..progress import say
 from ..types import Tensor
-from . import optim
+from . import distributed, optim
 
 KIND = "checkpoint"
 
@@ -62,16 +62,21 @@ def save(
 ) -> None:
     """Publish ``folder/step-<n>`` and remove all but the newest `keep`; or publish `folder` itself as the best.
 
+    All processes call it; the first writes, whole tensors whatever they were divided among.
+
     What stands under later steps was damaged, else the run had gone on from there: it goes too, and does not count.
     """
+    weights = distributed.collected(_trainable(model).items())
+    moments = {} if best else distributed.collected(optim.state_tensors(model, optimizer).items())
+    if distributed.rank():
+        return
     path = folder if best else folder / f"step-{state.step:08d}"
     if path.is_dir() and not (path / storage.MANIFEST).is_file():
         storage.remove_folder(path)  # what a damaged disk left of one
-    meta = {"state": asdict(state), "identity": dict(identity)}
+    meta = {"state": asdict(state), "identity": dict(identity), "processes": distributed.world()}
     with storage.publish(path, KIND, meta=meta) as draft:
-        storage.write_tensors(draft.file("model.safetensors"), _trainable(model))
-        moments = optim.state_tensors(model, optimizer)
-        if moments and not best:  # there are none while every step so far was skipped
+        storage.write_tensors(draft.file("model.safetensors"), weights)
+        if moments:  # there are none while every step so far was skipped
             storage.write_tensors(draft.file("optimizer.safetensors"), moments)
     if not best:
         steps = _steps(folder)
@@ -94,6 +99,9 @@ def newest(
 ) -> tuple[Path, State, list[str]] | None:
     """The newest intact checkpoint, and how it drifted from `identity`; says which were skipped and why.
 
+    Another number of processes is no drift, nor are the threads that come with it: sums are added up in another
+    order, so last digits may differ.
+
     Raises:
         ArtefactError: it was written by another version, which kept other facts.
         DriftError: it was made under another recipe, data, thread count or torch; the message names what differs.
@@ -104,7 +112,10 @@ def newest(
         except ArtefactError as error:
             say(f"skipped checkpoint {path.name}: {error}")
             continue
-        theirs = manifest.meta.get("identity", {})
+        theirs, before = dict(manifest.meta.get("identity", {})), manifest.meta.get("processes", 1)
+        if before != distributed.world():
+            say(f"{path.name} is of {before} process(es), goes on with {distributed.world()}: last digits may differ")
+            theirs["threads"] = identity.get("threads")
         differing = [
             f"{name} was {theirs.get(name)}, is {identity.get(name)}"
             for name in sorted(set(theirs) | set(identity))
@@ -156,6 +167,6 @@ def load(path: Path, *, model: torch.nn.Module, optimizer: torch.optim.Optimizer
         raise ArtefactError(f"holds other parameters than the model trains, e.g. {odd}", where=path)
     with torch.no_grad():
         for name, value in weights.items():
-            parameters[name].copy_(value)
+            parameters[name].copy_(distributed.like(value, parameters[name]))
     if optimizer is not None and (path / "optimizer.safetensors").is_file():  # verified: absent means there were none
         optim.load_state_tensors(model, optimizer, load_file(path / "optimizer.safetensors"))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
 
@@ -24,6 +24,9 @@ from .memory import Memory, Plan, peak, plan_memory
 from .objective import Objective
 from .settings import Train
 from .step import Step, StepRanker, StepResult
+
+if TYPE_CHECKING:
+    from .sharding import Sharded
 
 LOG, INCIDENTS, VALIDATION = "log.jsonl", "incidents.jsonl", "validation.jsonl"
 
@@ -102,15 +105,23 @@ class _Loop:
         self.ranker, self.settings, self.folder, self.validator = ranker, settings, folder, validator
         self.identity, self.allow_drift, self.device = identity, allow_drift, device
         self.checkpoints = folder / "checkpoints"
-        self.optimizer = optim.adamw(ranker, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps)
+        self.model = ranker  # what is trained: the ranker, or a copy that is divided among the processes
+        if settings.parallel == "fsdp" and distributed.world() > 1:
+            from .sharding import Sharded
+
+            self.model = Sharded(ranker)
+        self.optimizer = optim.adamw(
+            self.model, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
+        )
         memory = Memory(tokens=settings.micro_batch_tokens, graph_tokens=settings.graph_tokens)
         self.step = Step(
-            cast("StepRanker", ranker),
+            cast("StepRanker", self.model),
             objective,
             memory=memory,
             seed=seed,
             autocast=_autocast(settings.precision, device),
             device=device,
+            divided=self.model is not ranker,
         )
         scale = 65536.0 if settings.precision == "fp16" else None
         self.state = State(
@@ -136,12 +147,13 @@ class _Loop:
             self._save()
         if self.validator and self.state.best is not None and self.state.best_step != self.state.step:
             say(f"best validation was at step {self.state.best_step}: these weights are kept")
-            checkpoint.load_best(self.folder / "best", model=self.ranker, step=self.state.best_step)
+            checkpoint.load_best(self.folder / "best", model=self.model, step=self.state.best_step)
+        self._whole()
         self.ranker.eval()
 
     def _steps(self, batches: Batches, total: int) -> None:
         settings = self.settings
-        self.ranker.train()
+        self.model.train()
         supply = batches.iterate(self.state.step * settings.accumulate, total * settings.accumulate)
         with progress("train", total, "steps") as bar:
             bar.skip(self.state.step)
@@ -169,10 +181,10 @@ class _Loop:
         if self.settings.memory is None or self.state.step:
             return
         batch = next(batches.iterate(0, 1))
-        ranker = cast("StepRanker", self.ranker)
-        self.ranker.train()
+        ranker = cast("StepRanker", self.model)
+        self.model.train()
         plan = plan_memory(
-            self.ranker, batch, lambda texts: ranker.represent(texts, "doc"), device=self.device,
+            self.model, batch, lambda texts: ranker.represent(texts, "doc"), device=self.device,
             limit=self.settings.memory,
         )  # fmt: skip
         smallest = distributed.smallest([plan.memory.tokens, plan.memory.graph_tokens])
@@ -201,14 +213,16 @@ class _Loop:
             batch = next(supply, None)
             assert batch is not None, f"the supply ended at step {state.step} of {total}"
             number = state.step * settings.accumulate + micro
-            results.append(self.step(batch, step=number, weight=scale / settings.accumulate))
-        distributed.sum_gradients(self.ranker.parameters())
+            last = micro == settings.accumulate - 1
+            results.append(self.step(batch, step=number, weight=scale / settings.accumulate, last=last))
+        if self.model is self.ranker:  # a divided model has its gradients summed behind the last backward pass
+            distributed.sum_gradients(self.ranker.parameters())
         if scale != 1.0:
-            for parameter in self.ranker.parameters():
+            for parameter in self.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.div_(scale)
         loss = sum(r.loss for r in results) / len(results)
-        norm = optim.clip(self.ranker, settings.max_grad_norm)
+        norm = optim.clip(self.model, settings.max_grad_norm)
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self.optimizer.step()
@@ -277,17 +291,22 @@ class _Loop:
     def _measured(self, validator: Validator) -> dict[str, float]:
         """The first process's values, for all decide by them; a signal leaves the validation for the next time."""
         values, stopped = {}, False
+        self._whole()
         self.ranker.eval()
         try:
-            values = dict(validator.measure())
+            if distributed.rank() == 0:
+                with distributed.alone():
+                    values = dict(validator.measure())
         except Stopped:
             stopped = True
         finally:
             self.ranker.train()
+            if self.model is not self.ranker:
+                self.ranker.to("cpu")  # it is in the way on the device
         if distributed.any_rank(stopped):
             self._save()
             _stop()
-        return distributed.gather_objects(values)[0]
+        return distributed.told(values)
 
     def _log(self, record: dict[str, float]) -> None:
         if distributed.rank() == 0:
@@ -297,24 +316,29 @@ class _Loop:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
+    def _whole(self) -> None:
+        """Give the ranker the weights of its divided copy, if that is what is trained."""
+        if self.model is not self.ranker:
+            cast("Sharded", self.model).gather()
+
     def _save(self, *, best: bool = False) -> None:
-        if distributed.rank() == 0:
-            checkpoint.save(
-                self.folder / "best" if best else self.checkpoints,
-                model=self.ranker,
-                optimizer=self.optimizer,
-                state=self.state,
-                identity=self.identity,
-                keep=self.settings.keep_checkpoints,
-                best=best,
-            )
+        checkpoint.save(
+            self.folder / "best" if best else self.checkpoints,
+            model=self.model,
+            optimizer=self.optimizer,
+            state=self.state,
+            identity=self.identity,
+            keep=self.settings.keep_checkpoints,
+            best=best,
+        )
+        distributed.wait()  # a process that goes on to stop would end the one that is writing
 
     def _resume(self) -> None:
         found = checkpoint.newest(self.checkpoints, identity=self.identity, allow_drift=self.allow_drift)
         if found is None:
             return self._cut_logs()
         path, self.state, drift = found
-        checkpoint.load(path, model=self.ranker, optimizer=self.optimizer)
+        checkpoint.load(path, model=self.model, optimizer=self.optimizer)
         self.step.memory = Memory(
             tokens=self.state.tokens, graph_tokens=self.state.graph_tokens, scores=self.state.scores
         )  # fmt: skip
@@ -330,8 +354,10 @@ class _Loop:
             return
         for name in (LOG, VALIDATION, INCIDENTS):
             path = self.folder / name
-            records = storage.read_lines(path)
+            records, damaged = storage.readable_lines(path, ["step"])
             kept = [r for r in records if r["step"] <= self.state.step]
+            if damaged:
+                say(f"{name}: {damaged} damaged lines were dropped")
             if path.exists():
                 storage.write_text(path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
 

@@ -88,7 +88,7 @@ def plan_memory(
     most = int(now + _SHARE[kind] * _free(device)) if limit == "auto" else int(limit * _GIB)
     fixed = now + _STATE * trained
     left = (most - fixed) / max(per_token, 1.0)  # in tokens
-    longest = int(batch.docs.lengths.max())
+    longest = int(batch.docs.lengths.max()) if len(batch.docs) else 0
     # a micro-batch that is computed again holds its graph and, in the backward pass, about as much again
     tokens = int(min(_MICRO_TOKENS[kind], left / 2))
     if tokens < longest:
@@ -105,6 +105,8 @@ def plan_memory(
 
 def _measure(batch: Batch, represent: Callable[[Texts], Any], tokens: int, device: str) -> float:
     """Bytes a token that a graph over the longest documents holds, at most `tokens` of them."""
+    if not len(batch.docs):  # a process may have nothing to do; it takes part in what the others find
+        return 0.0
     order = batch.docs.lengths.argsort(descending=True)
     within = batch.docs.lengths[order].cumsum(0) <= tokens
     rows = order[: max(1, int(within.sum()))]

@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from ..errors import RecipeError
 from ..types import Tensor
+from . import distributed
 
 Schedule = Literal["linear", "cosine", "constant"]
 
@@ -47,14 +48,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
 def clip(model: torch.nn.Module, max_norm: float | None) -> float:
     """The gradient's L2 norm before clipping to `max_norm` (None: not clipped)."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    norm = distributed.full(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
     if max_norm is not None and math.isfinite(float(norm)) and float(norm) > max_norm:
         torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return float(norm)
 
 
 def state_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Float[Tensor, "..."]]:
-    """The optimizer's state under the parameters' names, e.g. ``exp_avg/encoder.layer.0.weight``."""
+    """The optimizer's state, divided as they are, under the parameters' names: ``exp_avg/encoder.layer.0.weight``."""
     tensors = {}
     for name, parameter in model.named_parameters():
         for field, value in optimizer.state.get(parameter, {}).items():
@@ -69,4 +70,5 @@ def load_state_tensors(
     parameters = dict(model.named_parameters())
     for full, value in tensors.items():
         field, name = full.split("/", 1)
-        optimizer.state[parameters[name]][field] = value.to(parameters[name].device).clone()
+        part = distributed.like(value, parameters[name])
+        optimizer.state[parameters[name]][field] = part.to(parameters[name].device).clone()

@@ -32,6 +32,8 @@ class Train:
         graph_tokens: padded tokens whose graphs are kept instead of computed twice; likewise.
         memory: ``auto``: choose both of these from a measurement and the free memory; a number: to stay below so
             many GiB. Null: as given.
+        parallel: of several processes (torchrun): ``ddp``: each holds the whole model; ``fsdp``: weights, gradients and
+            optimizer are divided among them, for models that do not fit one. Loss and gradient are the same.
         save_every: optimizer steps between checkpoints.
         keep_checkpoints: how many of the newest are kept.
         workers: threads that prepare batches; 0: none. Order and content are the same for any number.
@@ -52,6 +54,7 @@ class Train:
     micro_batch_tokens: int = 4096
     graph_tokens: int = 16384
     memory: Literal["auto"] | float | None = None
+    parallel: Literal["ddp", "fsdp"] = "ddp"
     save_every: int = 100
     keep_checkpoints: int = 2
     workers: int = 1

@@ -39,6 +39,12 @@ class StepRanker(Protocol):
     def parameters(self) -> Any: ...
 
 
+class DividedRanker(StepRanker, Protocol):
+    """And of one that is divided among the processes (`sharding.Sharded`): its passes are collectives."""
+
+    def sum_after_next_backward(self, on: bool) -> None: ...
+
+
 @dataclass(frozen=True)
 class StepResult:
     """What a step did: the objective's value, and counts over all processes."""
@@ -112,6 +118,8 @@ class Step:
 
     Args:
         autocast: context factory for `represent` (bf16/fp16 on CUDA); scores and losses stay in float32.
+        divided: the ranker is divided among the processes: all go through the same number of micro-batches, and when
+            memory runs out there is no second try, because the others already wait in the middle of the first.
 
     Raises:
         RecipeError: a loss that needs the whole batch, while several processes share it.
@@ -126,22 +134,35 @@ class Step:
         seed: int = 0,
         autocast: Callable[[], Any] = nullcontext,
         device: str = "cpu",
+        divided: bool = False,
     ) -> None:
         objective.check_processes(distributed.world())
         self.ranker, self.objective, self.memory = ranker, objective, memory or Memory()
         self.seed, self.autocast, self.device = seed, autocast, device
+        self.divided = cast("DividedRanker", ranker) if divided else None
+        self._examples: dict[str, Texts] = {}
 
-    def __call__(self, batch: Batch, *, step: int, weight: float = 1.0) -> StepResult:
+    def __call__(self, batch: Batch, *, step: int, weight: float = 1.0, last: bool = True) -> StepResult:
         """Add ``weight * gradient`` of the objective to every parameter's ``.grad`` (summed over processes by the
         caller, once per optimizer step: `distributed.sum_gradients`).
+
+        Args:
+            last: of the batches of an optimizer step; a divided ranker's gradients are summed here, behind the last.
 
         Raises:
             ResourceError: out of memory with a single text in a micro-batch.
         """
+        if self.divided:
+            try:
+                return self._attempt(batch, step, weight, last)
+            except _OutOfMemory:
+                fix = "lower micro_batch_tokens or graph_tokens"
+                raise ResourceError("out of memory, and a divided model cannot try again", fix=fix) from None
+        # a failed attempt leaves parts of its gradient behind: what earlier batches added is kept aside
         before = [None if p.grad is None else p.grad.clone() for p in self.ranker.parameters()]
         while True:
             try:
-                return self._attempt(batch, step, weight)
+                return self._attempt(batch, step, weight, last)
             except _OutOfMemory:
                 pass  # leave the handler first: its traceback keeps the failed attempt's tensors alive
             for parameter, grad in zip(self.ranker.parameters(), before):  # partial gradients must not survive
@@ -152,7 +173,7 @@ class Step:
 
     # --- the four phases --------------------------------------------------------------------------
 
-    def _attempt(self, batch: Batch, step: int, weight: float) -> StepResult:
+    def _attempt(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult:
         sides: dict[Side, Texts] = {
             "query": batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=self.seed, step=step)),
             "doc": batch.docs.with_keys(self._doc_keys(batch, step)),
@@ -166,9 +187,12 @@ class Step:
         ]
         cuts.sort(key=lambda m: -m.cost)
         kept = self._kept(cuts)
-        leaves, graphs = _together(lambda: self._represent_all(sides, cuts, kept))
+        agree = self.divided is None
+        if self.divided:
+            cuts, kept = self._aligned(sides, cuts, kept)
+        leaves, graphs = _together(lambda: self._represent_all(sides, cuts, kept), agree=agree)
         loss, masked = self._differentiate(batch, leaves, weight)
-        _together(lambda: self._carry_on(sides, cuts, graphs, leaves))
+        _together(lambda: self._carry_on(sides, cuts, graphs, leaves, last), agree=agree)
         tokens = sum(len(texts.values) for texts in sides.values())
         counts = [len(batch.queries), len(batch.queries) + len(batch.docs), tokens, masked]
         return StepResult(loss, *distributed.total(torch.tensor(counts, device=self.device)).tolist())
@@ -184,7 +208,8 @@ class Step:
                 reps = self._represent(sides, cuts[i])
             if i in kept:
                 graphs[i] = reps.values
-            parts[cuts[i].side].append((cuts[i], Reps(reps.values.detach(), reps.mask)))
+            n = len(cuts[i].rows)  # none of a dummy's
+            parts[cuts[i].side].append((cuts[i], Reps(reps.values.detach()[:n], reps.mask[:n])))
         for side in sides:
             if not parts[side]:  # a process without queries still knows how wide and how precise vectors are
                 nothing = _Micro(side, torch.zeros(0, dtype=torch.int64), 0)
@@ -198,14 +223,19 @@ class Step:
         cuts: list[_Micro],
         graphs: dict[int, Float[Tensor, "r t d"]],
         leaves: dict[Side, Reps],
+        last: bool,
     ) -> None:
         """Backpropagate the representations' gradients into the parameters, micro-batch by micro-batch."""
-        for i in sorted(range(len(cuts)), key=lambda i: i not in graphs):  # kept graphs first: it frees them
+        order = sorted(range(len(cuts)), key=lambda i: i not in graphs)  # kept graphs first: it frees them
+        for i in order:
+            if self.divided:
+                self.divided.sum_after_next_backward(last and i == order[-1])
             values = graphs.pop(i) if i in graphs else self._represent(sides, cuts[i]).values
             grad = leaves[cuts[i].side].values.grad
             assert grad is not None
             if values.requires_grad:
-                values.backward(grad[cuts[i].rows.to(grad.device), : values.shape[1]].to(values.dtype))
+                rows = cuts[i].rows.to(grad.device)
+                values[: len(rows)].backward(grad[rows, : values.shape[1]].to(values.dtype))
 
     def _doc_keys(self, batch: Batch, step: int) -> Int[Tensor, " rows"]:
         offset = 0
@@ -224,9 +254,31 @@ class Step:
                 budget -= micro.cost
         return kept
 
+    def _aligned(self, sides: dict[Side, Texts], cuts: list[_Micro], kept: set[int]) -> tuple[list[_Micro], set[int]]:
+        """The same number of micro-batches a side on every process, in one order; what all can keep is kept.
+
+        A process with fewer goes through dummies: a text of the batch, whose gradient is 0.
+        """
+        own = {side: [i for i, cut in enumerate(cuts) if cut.side == side] for side in sides}
+        facts = distributed.gather_objects([[[i in kept for i in own[side]], _shortest(sides[side])] for side in sides])
+        aligned, keeping = [], set()
+        for at, side in enumerate(sides):
+            keeps = [fact[at][0] for fact in facts]
+            text = torch.tensor(next(fact[at][1] for fact in facts if fact[at][1]), dtype=torch.int64)
+            offsets, key = torch.tensor([0, len(text)]), torch.zeros(1, dtype=torch.int64)
+            self._examples[side] = Texts(text, offsets, key).to(self.device)
+            for place in range(max(map(len, keeps))):
+                if all(keep[place] for keep in keeps if place < len(keep)):
+                    keeping.add(len(aligned))
+                there = place < len(own[side])
+                aligned.append(cuts[own[side][place]] if there else _Micro(side, torch.zeros(0, dtype=torch.int64), 0))
+        return aligned, keeping
+
     def _represent(self, sides: dict[Side, Texts], micro: _Micro) -> Reps:
+        dummy = self.divided is not None and len(micro.rows) == 0
+        texts = self._examples[micro.side] if dummy else sides[micro.side].take(micro.rows)
         with self.autocast():
-            return self.ranker.represent(sides[micro.side].take(micro.rows), micro.side)
+            return self.ranker.represent(texts, micro.side)
 
     def _differentiate(self, batch: Batch, leaves: dict[Side, Reps], weight: float) -> tuple[float, int]:
         """Objective and its gradient with respect to this process's representations, in float32 or float64."""
@@ -279,8 +331,13 @@ class _OutOfMemory(Exception):
     """Memory ran out on some process; all of them clear their gradients and try again with smaller micro-batches."""
 
 
-def _together(work: Callable[[], _Result]) -> _Result:
-    """Do the work; when memory runs out on any process, raise `_OutOfMemory` on all of them."""
+def _shortest(texts: Texts) -> list[int]:
+    """The tokens of the shortest text; none of no texts."""
+    return texts.take(texts.lengths.argmin()[None]).values.tolist() if len(texts) else []
+
+
+def _together(work: Callable[[], _Result], *, agree: bool = True) -> _Result:
+    """Do the work; when memory runs out on any process, raise `_OutOfMemory` on all of them, or on that one alone."""
     result, failed = None, False
     try:
         result = work()
@@ -289,7 +346,7 @@ def _together(work: Callable[[], _Result]) -> _Result:
         failed = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(m in message for m in _OUT_OF_MEMORY)
         if not failed:
             raise
-    if distributed.any_rank(failed):
+    if distributed.any_rank(failed) if agree else failed:
         raise _OutOfMemory
     return cast("_Result", result)
 

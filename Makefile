@@ -1,7 +1,7 @@
 # The workshop's commands; CONTRIBUTING.md says when to use which.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: quickstart setup check test soak docs bench clean
 

@@ -697,7 +697,7 @@ stages:
         ("group: OneRelevant", "group: Shuffled", "Shuffled is not a Group. Known: OneRelevant, Random, Top"),
         ("Judged: {dataset: d}", "Top", "Top is not a Source. Known: Judged"),
         ("{Dense: {backbone: some/model}}", "Lora", "Lora is not a Model. Known: Dense"),
-        ("loss: InfoNCE", "loss: InfoNEC", "has no 'InfoNEC'; did you mean 'InfoNCE'? Known: InfoNCE"),
+        ("loss: InfoNCE", "loss: InfoNEC", "has no 'InfoNEC'; did you mean 'InfoNCE'? Known: ADRMSE, ApproxMRR, "),
     ],
 )
 def test_a_slot_takes_and_lists_only_what_fits_it(old, new, message):

@@ -468,7 +468,7 @@ def test_verbs_leave_their_output_and_nothing_else(
 def test_an_interrupt_before_the_work_is_one_line(monkeypatch, capsys):
     import rankwright.cli
 
-    def interrupted(_arguments):
+    def interrupted(_arguments, *, silent):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rankwright.cli, "_parsed", interrupted)

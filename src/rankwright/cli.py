@@ -193,6 +193,9 @@ def _main(arguments: Sequence[str] | None) -> None:
                     getattr(verbs, given.verb.replace("-", "_"))(given)
             sys.stdout.flush()
             distributed.finish()
+            if several:  # all is written; now and then gloo's threads do not survive an orderly exit
+                sys.stderr.flush()
+                os._exit(0)
     except BaseException as error:
         if several:
             _end_all(error, debug=given.debug)

@@ -34,8 +34,7 @@ def main() -> None:
         cells = [[r["means"][system][m] for r in runs] for m in measures]
         rows.append([system, *(_spread(values) for values in cells)])
     rows.append(["(sentence-transformers)", *(f"{PEER[m]:.3f}" if m in PEER else "" for m in measures)])
-    seconds = {name: [r["steps"][name] for r in runs if name in r["steps"]] for name in runs[0]["steps"]}
-    times = [[name, f"{statistics.median(values):.0f} s"] for name, values in seconds.items()]
+    times = [[name, f"{seconds:.0f} s"] for name, seconds in runs[0]["steps"].items()]
     total = sum(runs[0]["steps"].values())
     text = "\n\n".join(
         [

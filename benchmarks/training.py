@@ -53,7 +53,7 @@ def _step(
         for name in (PEER_CACHED, CACHED, OURS):
             notes[f"{task}: gradient of {name}, relative L2 from {PEER}"] = _apart(contestants[name](), reference)
     else:
-        notes[f"{task}: dropout of {OURS}"] = ranker.dropout_note
+        notes[f"{task}: dropout of {OURS}"] = ranker.training_note
     tokens = sum(len(t.values) for t in (batch.queries, batch.docs))
     padded = sum(length_of(texts) * len(texts) for texts in _columns_of(ranker, columns))
     notes[f"{task}: real tokens, share of padding in the peers' columns"] = [tokens, round(1 - tokens / padded, 3)]

@@ -305,7 +305,7 @@ class Pipeline:
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
             rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
-        say(f"{len(loader.supervision):,} queries, {ranker.dropout_note}")
+        say(f"{len(loader.supervision):,} queries, {ranker.training_note}")
         if loader.supervision.dropped:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
         train_stage(

@@ -52,7 +52,7 @@ def test_family(name, tmp_path):
 
     folder = make(name, tmp_path / "made")
     ranker = load(folder, dtype="float64")
-    assert ranker.dropout_note.split(" ")[0].strip(",") == ("padded" if name == "mpnet" else "packed")
+    assert ranker.training_note.split(" ")[0].strip(",") == ("padded" if name == "mpnet" else "packed")
     texts = ranker.tokenize(TEXTS, "doc")
     model = AutoModel.from_pretrained(folder).double().eval()
     with torch.no_grad():

@@ -115,6 +115,6 @@ def test_gradient_checkpointing_draws_the_same_masks_again():
 
 def test_the_note_says_which_dropout_is_applied(ranker):
     assert (
-        ranker.dropout_note
+        ranker.training_note
         == "packed, hidden dropout 0.2, drawn by text; attention dropout 0 (the checkpoint says 0.1)"
     )

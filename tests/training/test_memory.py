@@ -68,6 +68,8 @@ def test_what_cannot_fit_is_refused():
     for wrong in (0, -1.0, float("inf")):
         with pytest.raises(RecipeError, match="memory must be auto or a number"):
             Train(memory=wrong)
+    with pytest.raises(RecipeError, match="memory measures a model that one process holds whole"):
+        Train(memory="auto", parallel="fsdp")
 
 
 def test_a_resumed_stage_keeps_the_budgets_it_began_with(tmp_path: Path, monkeypatch, capsys):

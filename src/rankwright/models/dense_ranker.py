@@ -87,8 +87,8 @@ class DenseRanker(Ranker):
         return all(self.encoder(side).packed for side in self.sides)
 
     @property
-    def dropout_note(self) -> str:
-        notes = {side: self.encoder(side).dropout_note for side in self.sides}
+    def training_note(self) -> str:
+        notes = {side: self.encoder(side).training_note for side in self.sides}
         return notes["query"] if notes["query"] == notes["doc"] else "; ".join(f"{s}: {n}" for s, n in notes.items())
 
     def render(self, document: Document) -> str:
@@ -208,7 +208,7 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
         pooling=spec.pooling or folder.pooling or "mean",  # type: ignore[arg-type]
         include_prompt=folder.include_prompt,
         dims=None,
-        dropout_note=f"{path}, {note}",
+        training_note=f"{path}, {note}",
     )
     if spec.projection is not None:
         encoder.heads.append(_new_head(encoder.width, spec.projection, seed=seed))

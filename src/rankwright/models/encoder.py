@@ -50,13 +50,13 @@ class Encoder(nn.Module):
         pooling: Pooling,
         include_prompt: bool,
         dims: int | None,
-        dropout_note: str,
+        training_note: str,
     ) -> None:
         super().__init__()
         self.backbone, self.heads = backbone, nn.ModuleList(heads)
         self.tokenizer, self.config, self.dims = tokenizer, config, dims
         self.pooling: Pooling = pooling
-        self.include_prompt, self.dropout_note = include_prompt, dropout_note
+        self.include_prompt, self.training_note = include_prompt, training_note
 
     @property
     def packed(self) -> bool:

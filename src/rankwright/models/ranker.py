@@ -32,8 +32,8 @@ class Ranker(torch.nn.Module, ABC):
 
     @property
     @abstractmethod
-    def dropout_note(self) -> str:
-        """Which dropout is applied in training, for the log."""
+    def training_note(self) -> str:
+        """How texts are batched and which dropout is applied in training, for the log."""
 
     @property
     @abstractmethod

@@ -89,7 +89,7 @@ def encode(
     Args:
         ids: document id of each row.
         shard_rows: rows per file, and what a kill can lose.
-        tokens_per_batch: padded tokens (rows x longest) per micro-batch. 2048 to 4096 suit a CPU's cache.
+        tokens_per_batch: padded tokens (rows x longest) per micro-batch. 1024 to 4096 suit a CPU's cache.
         workers: threads that compute micro-batches; as many as torch has on CPU, one on an accelerator.
         team: processes among which the shards are dealt out; the first of them alone writes. None: this one.
 

@@ -70,6 +70,11 @@ class Train:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise RecipeError(f"{name} must be above 0 and finite, got {value}")
+        if self.memory is not None and self.parallel == "fsdp":
+            raise RecipeError(
+                "memory measures a model that one process holds whole, parallel: fsdp divides it",
+                fix="give micro_batch_tokens and graph_tokens",
+            )
         if self.memory not in (None, "auto") and not 0 < float(self.memory) < math.inf:
             raise RecipeError(f"memory must be auto or a number of GiB above 0, got {self.memory}")
         for name in ("warmup", "weight_decay", "graph_tokens", "workers"):

@@ -152,24 +152,27 @@ class Step:
         Raises:
             ResourceError: out of memory with a single text in a micro-batch.
         """
-        if self.divided:
-            try:
-                return self._attempt(batch, step, weight, last)
-            except _OutOfMemory:
-                fix = "lower micro_batch_tokens or graph_tokens"
-                raise ResourceError("out of memory, and a divided model cannot try again", fix=fix) from None
         # a failed attempt leaves parts of its gradient behind: what earlier batches added is kept aside
-        before = [None if p.grad is None else p.grad.clone() for p in self.ranker.parameters()]
+        before = [] if self.divided else [None if p.grad is None else p.grad.clone() for p in self.ranker.parameters()]
         while True:
-            try:
-                return self._attempt(batch, step, weight, last)
-            except _OutOfMemory:
-                pass  # leave the handler first: its traceback keeps the failed attempt's tensors alive
-            for parameter, grad in zip(self.ranker.parameters(), before):  # partial gradients must not survive
+            result = self._tried(batch, step, weight, last)
+            if result is not None:
+                return result
+            if self.divided:
+                fix = "lower micro_batch_tokens or graph_tokens"
+                raise ResourceError("out of memory, and a divided model cannot try again", fix=fix)
+            for parameter, grad in zip(self.ranker.parameters(), before):
                 parameter.grad = None if grad is None else grad.clone()
             if self.memory.tokens < 16 and not self.memory.graph_tokens:
                 raise ResourceError("out of memory with one text in a micro-batch", fix="shorten the texts")
             self.memory = self.memory.halved()
+
+    def _tried(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult | None:
+        """None when memory ran out: the failed attempt's tensors, which an exception's traceback keeps, are gone."""
+        try:
+            return self._attempt(batch, step, weight, last)
+        except _OutOfMemory:
+            return None
 
     # --- the four phases --------------------------------------------------------------------------
 

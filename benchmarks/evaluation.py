@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rankwright.data.formats import read_run
+from rankwright.data.formats import read_run, write_run
 from rankwright.evaluation import evaluate
 from rankwright.types import Qrels, Run
 
-RESULTS = Path(__file__).parent / "results"
+from .common import Cell, interleave, publish
+
+OURS = "rankwright"
 QUERIES, DEPTH, JUDGED = 1000, 1000, 40
 SPACES = {"100k": 100_000, "1M": 1_000_000, "8.8M": 8_800_000}
 MEASURES = ["nDCG@10", "RR@10", "R@100", "R@1000", "AP"]
@@ -45,86 +41,50 @@ def make(documents: int, *, ties: bool) -> tuple[Run, dict[str, dict[str, int]]]
     return run, judged
 
 
-def timed(rounds: int, **calls: Callable[[], Any]) -> dict[str, list[float]]:
-    """Seconds of each call in each round, one after the other within a round."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def row(case: str, seconds: dict[str, list[float]]) -> str:
-    """A line of the table: our time and each peer's ratio to ours, minimum and median over the rounds."""
-    ours, *peers = seconds
-    cells = [f"{min(seconds[ours]):.3f} s"]
-    for peer in peers:
-        ratios = [theirs / own for theirs, own in zip(seconds[peer], seconds[ours])]
-        low = min(seconds[peer])
-        cells.append(
-            f"{peer} {low:.3f} s, ratio of minima {low / min(seconds[ours]):.2f}, "
-            f"by round {min(ratios):.2f} / {statistics.median(ratios):.2f} / {max(ratios):.2f}"
-        )
-    return f"| {case} | " + " | ".join(cells) + " |"
-
-
-def measures(rounds: int) -> dict[str, dict[str, list[float]]]:
+def measures(rounds: int) -> list[Cell]:
     import ir_measures
     import pytrec_eval
 
-    made = {}
+    asked = [ir_measures.parse_measure(measure) for measure in MEASURES]
+    cells = []
     for name, documents in SPACES.items():
         for ties in (False, True):
             run, judged = make(documents, ties=ties)
             qrels, ranking = Qrels.from_dict(judged), run.to_dict()
-            asked = [ir_measures.parse_measure(measure) for measure in MEASURES]
-            case = f"evaluate, {name} ids{', ties' if ties else ''}"
-            made[case] = timed(
-                rounds,
-                ours=lambda run=run, qrels=qrels: evaluate(run, qrels, MEASURES),
-                pytrec_eval=lambda d=judged, r=ranking: pytrec_eval.RelevanceEvaluator(d, TREC).evaluate(r),
-                ir_measures=lambda d=judged, r=ranking, a=asked: ir_measures.calc_aggregate(a, d, r),
-            )
-            print(row(case, made[case]), flush=True)
-    return made
+            contestants = {
+                "pytrec_eval": lambda d=judged, r=ranking: pytrec_eval.RelevanceEvaluator(d, TREC).evaluate(r),
+                "ir_measures": lambda d=judged, r=ranking: ir_measures.calc_aggregate(asked, d, r),
+                OURS: lambda run=run, qrels=qrels: evaluate(run, qrels, MEASURES),
+            }
+            cells.append(interleave(f"evaluate, {name} ids{', ties' if ties else ''}", contestants, rounds=rounds))
+    return cells
 
 
-def files(rounds: int) -> dict[str, dict[str, list[float]]]:
+def files(rounds: int) -> list[Cell]:
     import pytrec_eval
 
     def parsed(path: Path) -> Any:
         with path.open() as file:
             return pytrec_eval.parse_run(file)
 
-    made = {}
+    cells = []
     with tempfile.TemporaryDirectory() as folder:
         for name, documents in SPACES.items():
             run, _ = make(documents, ties=False)
             path = Path(folder) / f"{name}.trec"
-            with path.open("w") as file:
-                for query, docs, scores in run:
-                    rows = enumerate(zip(docs, scores.tolist()), 1)
-                    file.writelines(f"{query} Q0 {doc} {i} {score!r} tag\n" for i, (doc, score) in rows)
+            write_run(path, run)
             assert read_run(path).to_dict() == parsed(path)
-            case = f"read a run of {len(run):,} lines, {name} ids"
-            made[case] = timed(rounds, ours=lambda p=path: read_run(p), pytrec_eval=lambda p=path: parsed(p))
-            print(row(case, made[case]), flush=True)
-    return made
+            contestants = {"pytrec_eval": lambda p=path: parsed(p), OURS: lambda p=path: read_run(p)}
+            cells.append(interleave(f"read a run of {len(run):,} lines, {name} ids", contestants, rounds=rounds))
+    return cells
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks evaluation", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args([a for a in sys.argv[1:] if a != "evaluation"])
-    made = measures(args.rounds) | files(args.rounds)
-    lines = [row(case, seconds) for case, seconds in made.items()]
-    RESULTS.mkdir(exist_ok=True)
-    machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-    (RESULTS / "evaluation.json").write_text(json.dumps({"machine": machine, "seconds": made}, indent=1) + "\n")
-    head = "# Evaluation\n\n| case | ours | peers |  |\n|---|---|---|---|\n"
-    (RESULTS / "evaluation.md").write_text(head + "\n".join(lines) + "\n")
+    cells = measures(args.rounds) + files(args.rounds)
+    publish("evaluation", cells, ours=OURS, packages=["pytrec_eval-terrier", "ir-measures", "pyarrow"])
 
 
 if __name__ == "__main__":

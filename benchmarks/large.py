@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import subprocess
 import sys
@@ -17,8 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from rankwright.console import table
+from rankwright.storage import write_json, write_text
+
+from .common import RESULTS, machine
+
 ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).parent / "results"
 MODEL = ROOT / "tests" / "tiny" / "model"
 QUERIES, WORDS, DEPTH = 200, 40, 100
 SIZES = (50_000, 100_000, 200_000)
@@ -143,20 +146,18 @@ def _in_own_process(step: str, folder: Path) -> dict[str, float]:
     return json.loads(made.stdout.splitlines()[-1])
 
 
-def table(sizes: Sequence[int], measured: dict[str, list[dict[str, float]]]) -> str:
+def _summary(sizes: Sequence[int], measured: dict[str, list[dict[str, float]]]) -> str:
     """Peaks by step and size, the slope of the anonymous part and what it makes of GOAL documents."""
-    heads = [f"{n:,} RSS / anon MiB" for n in sizes]
-    lines = [
-        "| step | " + " | ".join(heads) + f" | anon B/doc | anon at {GOAL:,}, MiB | s (largest) |",
-        "|" + "---|" * (len(sizes) + 4),
-    ]
+    heads = [f"{n:,}: RSS / anon MiB" for n in sizes]
+    rows = []
     for step, cells in measured.items():
         anon = [cell["peak_anon"] for cell in cells]
         slope, base = np.polyfit(sizes, anon, 1) if len(sizes) > 1 else (float("nan"), float("nan"))
         values = [f"{cell['peak_rss'] / MIB:.0f} / {cell['peak_anon'] / MIB:.0f}" for cell in cells]
-        ends = [f"{slope:.0f}", f"{(base + slope * GOAL) / MIB:.0f}", f"{cells[-1]['seconds']:.1f}"]
-        lines.append("| " + " | ".join([step, *values, *ends]) + " |")
-    return "\n".join(lines)
+        rows.append(
+            [step, *values, f"{slope:.0f}", f"{(base + slope * GOAL) / MIB:.0f}", f"{cells[-1]['seconds']:.1f}"]
+        )
+    return table(["step", *heads, "anon B/doc", f"anon at {GOAL:,}, MiB", "s (largest)"], rows)
 
 
 def main() -> None:
@@ -179,14 +180,12 @@ def main() -> None:
                 print(
                     size, step, {k: round(v / (MIB if k != "seconds" else 1), 1) for k, v in measured[step][-1].items()}
                 )
-    text = table(sizes, measured)
+    text = _summary(sizes, measured)
     print(text)
-    RESULTS.mkdir(exist_ok=True)
     name = f"large-{args.documents}" if args.documents else "large"
-    machine = {"cores": os.cpu_count(), "python": sys.version.split()[0], "numpy": np.__version__}
-    record = {"sizes": sizes, "measured": measured, "machine": machine}
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    (RESULTS / f"{name}.md").write_text(f"# Memory over corpus size\n\n{text}\n")
+    facts = machine(["transformers", "tokenizers", "pyarrow"])
+    write_json(RESULTS / f"{name}.json", {"sizes": sizes, "measured": measured, "machine": facts})
+    write_text(RESULTS / f"{name}.txt", f"{text}\n\n{json.dumps(facts, indent=1)}\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -192,13 +193,38 @@ def test_help_and_version_import_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_data: Path, capsys, tmp_path: Path):
+    data, model, test = str(tiny_data), str(tiny_model), str(tiny_data / "qrels/test.tsv")
+    search = ("search", "bm25", data, "--split", "test", "--out")
+    lines = (
+        ("run", str(recipe), "--dry-run"), ("run", str(recipe)), ("train", str(recipe)), ("report", "runs/tiny"),
+        ("encode", model, data, "--out", "v"), ("index", data, "--out", "bm25"), (*search, "a.trec"),
+        (*search, "b.trec", "--k", "2"), ("mine", data, "--bm25", "--out", "n.tsv"),
+        ("evaluate", "a.trec", "--qrels", test), ("evaluate", "a.trec", "b.trec", "--qrels", test),
+        ("evaluate", "b.trec", "a.trec", "--qrels", test, "--out", "m.json"), ("show", str(recipe)),
+        ("show", "runs/tiny"), ("show", "runs/tiny/model"), ("show", "v"), ("show", "bm25"), ("schema",),
+        ("doctor", data), ("check-gradients", str(recipe), "--queries", "3"), ("export", model, "--out", "m"),
+        ("export", model, "--verify"),
+    )  # fmt: skip
+    for words in lines:
+        main([*words])
+        said = capsys.readouterr()
+        told = re.search(r"^(# nothing was done; )?next: +.*(rankwright|in a recipe|yaml)", said.out + said.err, re.M)
+        assert told, (words, said)
+    assert {words[0] for words in lines} >= _verbs() - {"quickstart"}
+
+
 def test_every_verb_has_a_function():
     from rankwright import verbs
 
+    for name in _verbs():
+        assert callable(getattr(verbs, name.replace("-", "_")))
+
+
+def _verbs() -> set[str]:
     choices = next(a.choices for a in parser()._actions if a.dest == "verb")
     assert choices is not None
-    for name in choices:
-        assert callable(getattr(verbs, str(name).replace("-", "_")))
+    return set(map(str, choices))
 
 
 def _model_bytes(folder: Path) -> dict:

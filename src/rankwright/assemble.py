@@ -15,11 +15,13 @@ from .errors import DataError, UsageError
 from .ledger import fingerprint
 from .randomness import permutation
 from .training import distributed
-from .types import Qrels, Run, Side
+from .types import Precision, Qrels, Run, Side
 
 if TYPE_CHECKING:
     from .models import Ranker
+    from .plan import Validation
     from .search import BM25, AnnIndex, Exact, LexicalIndex, Vectors
+    from .training import Validator
 
 
 def pick_device(name: str) -> str:
@@ -44,6 +46,17 @@ def pick_device(name: str) -> str:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device 'mps': this machine has none", fix="use device: auto or cpu")
     return name
+
+
+def pick_precision(name: Precision, device: str) -> Precision:
+    """What a recipe's or a command's `precision` means on this device; none is left ``auto``.
+
+    Raises:
+        UsageError: half precision that the device would only emulate.
+    """
+    from .models.precision import chosen
+
+    return chosen(name, device)
 
 
 def open_dataset(name: str, *, reading: Reading, cache: Path | None = None) -> Dataset:
@@ -109,7 +122,15 @@ def rows_of(corpus: Corpus, ids: Sequence[str], what: str) -> np.ndarray:
 # --- search --------------------------------------------------------------------------------------
 
 
-def encode_corpus(ranker: Ranker, dataset: Dataset, folder: Path, *, device: str, dtype: str = "float32") -> Vectors:
+def encode_corpus(
+    ranker: Ranker,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    device: str,
+    dtype: str = "float32",
+    precision: Precision = "float32",
+) -> Vectors:
     """The vectors of a data set's documents, published in `folder`; restartable, reused when unchanged."""
     from .search import encode
 
@@ -118,7 +139,7 @@ def encode_corpus(ranker: Ranker, dataset: Dataset, folder: Path, *, device: str
     budget = 1024 if device == "cpu" else 16384  # what fits a core's cache; what fills a GPU
     return encode(
         ranker, store, folder, ids=dataset.corpus.ids, dtype=kind, tokens_per_batch=budget, device=device,
-        team=distributed.Team.of_all(),
+        team=distributed.Team.of_all(), precision=precision,
     )  # fmt: skip
 
 
@@ -230,3 +251,28 @@ def make_loader(
 def training_qrels(dataset: Dataset, sources: Sequence[Source]) -> Qrels:
     """The merged judgements of a stage: what its negatives must not contradict."""
     return Supervision.open(dataset, sources).table
+
+
+def make_validator(
+    ranker: Ranker, dataset: Dataset, spec: Validation, candidates: Run | None, *, device: str, precision: Precision
+) -> Validator:
+    """Measures a ranker in training: by retrieval from the whole corpus, or by ranking the candidates of a run."""
+    from .evaluation import evaluate, parse
+    from .search import Exact, embed
+    from .training import Validator
+
+    qrels = dataset.qrels(spec.split)
+    doc_ids = list(candidates.docs) if candidates else list(dataset.corpus.ids)
+    store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
+    some = Rows(store, rows_of(dataset.corpus, doc_ids, "document"))
+
+    def measure() -> dict[str, float]:
+        index = Exact(embed(ranker, some, ids=doc_ids, side="doc", device=device, precision=precision), device)
+        queries = encode_queries(ranker, dataset, qrels.queries, device=device)
+        if candidates is not None:
+            run = index.score(queries, qrels.queries, pairs=candidates)
+        else:
+            run = index.search(queries, qrels.queries, k=100)
+        return evaluate(run, qrels, [spec.measure]).mean()
+
+    return Validator(measure, str(parse(spec.measure)[0]), every=spec.every, patience=spec.patience)

@@ -17,13 +17,12 @@ from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
-from .search import BM25, Exact, LexicalIndex, Vectors, embed, mine
+from .search import BM25, Exact, LexicalIndex, Vectors, mine
 from .training import distributed
-from .types import Qrels, Run
+from .types import Precision, Qrels, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
-    from .training import Validator
 
 NO_NEGATIVES = "widen ranks, lower the margins, or search deeper (depth)"
 SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training"}
@@ -80,6 +79,7 @@ class Pipeline:
         self.reading, self.cache = reading or Reading(), cache or default_cache()
         self.allow_drift = allow_drift
         self.device = assemble.pick_device(plan.device)
+        self.precision: Precision = assemble.pick_precision(plan.precision, self.device)
         self.ledger = Ledger(self.folder)
         self.negatives: dict[str, str] = {}
         self._datasets: dict[str, Dataset] = {}
@@ -206,13 +206,15 @@ class Pipeline:
     def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors:
         folder = self.folder / "vectors" / f"{system}-{self._names[dataset.name]}"
         made: list[Vectors] = []
+
+        def work() -> None:
+            made.append(assemble.encode_corpus(ranker, dataset, folder, device=self.device, precision=self.precision))
+
         self.ledger.do(
             f"encode {self._names[dataset.name]} ({SYSTEMS.get(system, system)})",
             {"model": ranker.fingerprint("doc"), "tokens": ranker.tokenizer_key("doc"),
-             "corpus": dataset.corpus.fingerprint},
-            outputs=[folder],
-            work=lambda: made.append(assemble.encode_corpus(ranker, dataset, folder, device=self.device)),
-            together=True,
+             "corpus": dataset.corpus.fingerprint, "precision": self.precision},
+            outputs=[folder], work=work, together=True,
         )  # fmt: skip
         return made[0] if made else Vectors.open(folder)
 
@@ -279,7 +281,10 @@ class Pipeline:
         """Everything the trained weights depend on, by name."""
         import torch
 
-        settings = replace(stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1, parallel="ddp")
+        settings = replace(
+            stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1, parallel="ddp",
+            precision=assemble.pick_precision(stage.train.precision, self.device),
+        )  # fmt: skip
         chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
         chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
@@ -300,6 +305,12 @@ class Pipeline:
         from .training import Objective, train_stage
 
         seed = key(self.plan.seed, "stage", folder.parent.name)
+        validator = None
+        if stage.validate:
+            validator = assemble.make_validator(
+                ranker, self._dataset(stage.validate.dataset), stage.validate, self._validation_run(stage.validate),
+                device=self.device, precision=self.precision,
+            )  # fmt: skip
         loader = assemble.make_loader(
             ranker, dataset, sources, group=stage.group, batches=stage.batches, seed=seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
@@ -310,8 +321,7 @@ class Pipeline:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
         train_stage(
             ranker, loader, Objective(stage.objective), settings=stage.train, folder=folder, identity=identity,
-            seed=seed, device=self.device, allow_drift=self.allow_drift,
-            validator=self._validator(stage.validate, ranker) if stage.validate else None,
+            seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
         )  # fmt: skip
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
@@ -359,32 +369,12 @@ class Pipeline:
     def _validated(self, spec: Validation) -> list[object]:
         """What a validation depends on: texts, judgements, candidates."""
         dataset = self._dataset(spec.dataset)
-        candidates = read_run(Path(spec.candidates), self.reading).to_dict() if spec.candidates else None
+        candidates = self._validation_run(spec)
         texts = [dataset.corpus.fingerprint, dataset.queries.fingerprint]
-        return [texts, dataset.qrels(spec.split).to_dict(), candidates]
+        return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
 
-    def _validator(self, spec: Validation, ranker: Ranker) -> Validator:
-        from .evaluation import evaluate, parse
-        from .training import Validator
-
-        dataset = self._dataset(spec.dataset)
-        qrels = dataset.qrels(spec.split)
-        candidates = read_run(Path(spec.candidates), self.reading) if spec.candidates else None
-        doc_ids = list(candidates.docs) if candidates else list(dataset.corpus.ids)
-        store = assemble.tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
-        rows = assemble.rows_of(dataset.corpus, doc_ids, "document")
-
-        def measure() -> dict[str, float]:
-            vectors = embed(ranker, assemble.Rows(store, rows), ids=doc_ids, side="doc", device=self.device)
-            queries = assemble.encode_queries(ranker, dataset, qrels.queries, device=self.device)
-            index = Exact(vectors, self.device)
-            if candidates is not None:
-                run = index.score(queries, qrels.queries, pairs=candidates)
-            else:
-                run = index.search(queries, qrels.queries, k=100)
-            return evaluate(run, qrels, [spec.measure]).mean()
-
-        return Validator(measure, str(parse(spec.measure)[0]), every=spec.every, patience=spec.patience)
+    def _validation_run(self, spec: Validation) -> Run | None:
+        return read_run(Path(spec.candidates), self.reading) if spec.candidates else None
 
 
 # --- what stands in the folder -------------------------------------------------------------------

@@ -11,6 +11,7 @@ from .evaluation import parse
 from .recipe import Slot
 from .search import Mine
 from .training import Term, Train
+from .types import Precision
 
 if TYPE_CHECKING:
     from .models import Ranker
@@ -159,6 +160,8 @@ class Recipe:
         output: where run folders are made.
         seed: of everything random.
         device: ``auto`` takes a CUDA device when there is one.
+        precision: of encoding documents; training has its own. ``auto``: bf16 where the device multiplies it natively
+            (new GPUs, and CPUs with AVX512-BF16 or AMX), float32 elsewhere.
     """
 
     model: Annotated[Model, Slot("rankwright.models")]
@@ -168,3 +171,4 @@ class Recipe:
     output: str = "runs"
     seed: int = 0
     device: str = "auto"
+    precision: Precision = "float32"

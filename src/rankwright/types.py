@@ -15,6 +15,7 @@ else:
     Tensor = Any  # shapes and dtypes are still checked in tests; torch need not be there to parse a recipe
 
 Side = Literal["query", "doc"]
+Precision = Literal["float32", "bf16", "fp16", "auto"]
 
 
 class Document(NamedTuple):

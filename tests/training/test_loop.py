@@ -30,22 +30,11 @@ _spec.loader.exec_module(toys)
 IDENTITY = {"data": "abc", "threads": "1"}
 
 
-class Supply:
-    """Batch k as a pure function of k."""
-
-    def steps_per_epoch(self, epoch: int) -> int:
-        return 10
-
-    def iterate(self, start: int, stop: int):
-        for k in range(start, stop):
-            yield toys.make_batch(np.random.default_rng(k), queries=4, docs=9)
-
-
 def run(folder: Path, *, steps: int = 12, validator=None, ranker=None, identity=IDENTITY, supply=None, **settings):
     ranker = ranker or toys.Toy(late=False)
     options = {"steps": steps, "learning_rate": 0.05, "save_every": 3} | settings
     state = train_stage(
-        ranker, supply or Supply(), Objective([Term(InfoNCE(temperature=0.5))]), settings=Train(**options),
+        ranker, supply or toys.Supply(), Objective([Term(InfoNCE(temperature=0.5))]), settings=Train(**options),
         folder=folder, identity=identity, seed=1, validator=validator,
     )  # fmt: skip
     return ranker, state
@@ -79,7 +68,7 @@ def test_resume_from_every_step_gives_the_same_bits(tmp_path: Path):
     for stop in range(1, 11):
         folder = tmp_path / f"stop{stop}"
 
-        class Interrupted(Supply):
+        class Interrupted(toys.Supply):
             limit = stop
 
             def iterate(self, start: int, stop: int):
@@ -118,7 +107,7 @@ def test_a_finished_run_does_nothing_more(tmp_path: Path):
     ranker, _ = run(tmp_path)
     before = digest(tmp_path, ranker)
 
-    class Forbidden(Supply):
+    class Forbidden(toys.Supply):
         def iterate(self, start: int, stop: int):
             assert start == stop
             return iter(())
@@ -193,13 +182,25 @@ def test_resume_walks_back_to_the_newest_intact_checkpoint(tmp_path: Path, damag
     assert digest(tmp_path, ranker) == expected
 
 
+def test_damaged_log_lines_are_dropped_and_counted_on_resume(tmp_path: Path, capsys):
+    ranker, _ = run(tmp_path)
+    expected = digest(tmp_path, ranker)
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([whole[0], "{half a li\n", *whole[1:4], '{"loss": 1.0}\n', *whole[4:]]))
+    ranker, _ = run(tmp_path)
+    assert "log.jsonl: 2 damaged lines were dropped" in capsys.readouterr().err
+    assert log.read_text().splitlines(keepends=True) == whole
+    assert digest(tmp_path, ranker) == expected
+
+
 def test_drift_is_refused_by_name_and_allowed_on_request(tmp_path: Path, capsys):
     run(tmp_path)
     with pytest.raises(DriftError, match="threads was 1, is 2") as caught:
         run(tmp_path, identity=IDENTITY | {"threads": "2"})
     assert caught.value.code == 2
     train_stage(
-        toys.Toy(late=False), Supply(), Objective([Term(InfoNCE())]), settings=Train(steps=12), folder=tmp_path,
+        toys.Toy(late=False), toys.Supply(), Objective([Term(InfoNCE())]), settings=Train(steps=12), folder=tmp_path,
         identity=IDENTITY | {"threads": "2"}, allow_drift=True,
     )  # fmt: skip
     assert "in spite of drift: threads was 1, is 2" in capsys.readouterr().err
@@ -259,9 +260,21 @@ def test_the_best_validated_weights_are_kept_and_patience_ends_the_run(tmp_path:
     assert torch.equal(again.mix.weight, seen[1])  # a finished run stays finished
 
 
-def test_half_precision_is_refused_on_a_cpu(tmp_path: Path):
-    with pytest.raises(UsageError, match="precision: bf16 on cpu"):
-        run(tmp_path, precision="bf16")
+def test_half_precision_is_refused_where_it_is_emulated(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("rankwright.models.precision._native_bf16", lambda kind: False)
+    for name in ("bf16", "fp16"):
+        with pytest.raises(UsageError, match=f"precision: {name} on this cpu"):
+            run(tmp_path, precision=name)
+
+
+def test_bf16_trains_close_to_float32_where_it_is_native(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("rankwright.models.precision._native_bf16", lambda kind: True)
+    losses = {}
+    for name in ("float32", "auto", "bf16"):
+        run(tmp_path / name, precision=name, ranker=toys.Toy(late=False, dropout=0.0).float())
+        losses[name] = [record["loss"] for record in storage.read_lines(tmp_path / name / "log.jsonl")]
+    assert losses["auto"] == losses["bf16"] != losses["float32"]
+    assert np.allclose(losses["bf16"], losses["float32"], rtol=0.05)
 
 
 def test_fp16_halves_its_scale_on_overflow_and_doubles_it_after_2000_good_steps(tmp_path: Path):
@@ -288,8 +301,8 @@ def test_fp16_halves_its_scale_on_overflow_and_doubles_it_after_2000_good_steps(
 def test_half_precision_trains_on_cuda(tmp_path: Path, precision: str):
     ranker = toys.Toy(late=False).float().cuda()
     train_stage(
-        ranker, Supply(), Objective([Term(InfoNCE(temperature=0.5))]), settings=Train(steps=8, precision=precision),
-        folder=tmp_path, identity=IDENTITY, device="cuda",
+        ranker, toys.Supply(), Objective([Term(InfoNCE(temperature=0.5))]),
+        settings=Train(steps=8, precision=precision), folder=tmp_path, identity=IDENTITY, device="cuda",
     )  # fmt: skip
     assert all(np.isfinite(r["loss"]) for r in storage.read_lines(tmp_path / "log.jsonl"))
 
@@ -297,7 +310,7 @@ def test_half_precision_trains_on_cuda(tmp_path: Path, precision: str):
 def test_gradient_accumulation_uses_consecutive_batches(tmp_path: Path):
     seen = []
 
-    class Counting(Supply):
+    class Counting(toys.Supply):
         def iterate(self, start: int, stop: int):
             for k, batch in zip(range(start, stop), super().iterate(start, stop)):
                 seen.append(k)

@@ -21,15 +21,6 @@ _spec.loader.exec_module(toys)
 GIB = 1 << 30
 
 
-class Supply:
-    def steps_per_epoch(self, epoch: int) -> int:
-        return 10
-
-    def iterate(self, start: int, stop: int):
-        for k in range(start, stop):
-            yield toys.make_batch(np.random.default_rng(k), queries=4, docs=9)
-
-
 def wide(batch_tokens: int):
     """A batch of long documents, and a function that holds 40 KiB a token."""
     draw = np.random.default_rng(0)
@@ -75,7 +66,7 @@ def test_what_cannot_fit_is_refused():
 def test_a_resumed_stage_keeps_the_budgets_it_began_with(tmp_path: Path, monkeypatch, capsys):
     def run(steps: int):
         return train_stage(
-            toys.Toy(late=False), Supply(), Objective([Term(InfoNCE(0.5))]),
+            toys.Toy(late=False), toys.Supply(), Objective([Term(InfoNCE(0.5))]),
             settings=Train(steps=steps, save_every=2, memory="auto", schedule="constant", warmup=0),
             folder=tmp_path, identity={},
         )  # fmt: skip

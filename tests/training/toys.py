@@ -40,7 +40,7 @@ class Toy(nn.Module):
             raise torch.OutOfMemoryError("planted")
         lengths = texts.lengths.tolist()
         if not lengths:
-            return Reps(torch.zeros(0, 1, DIM, dtype=torch.float64), torch.zeros(0, 1, dtype=torch.bool))
+            return Reps(torch.zeros(0, 1, DIM, dtype=self.norm.weight.dtype), torch.zeros(0, 1, dtype=torch.bool))
         longest = max(lengths)
         ids = torch.zeros(len(lengths), longest, dtype=torch.int64)
         mask = torch.zeros(len(lengths), longest, dtype=torch.bool)
@@ -51,7 +51,7 @@ class Toy(nn.Module):
         if self.training and texts.keys is not None:
             hidden = hidden * _keyed_mask(texts.keys, longest, DIM, self.dropout)
         hidden = torch.tanh(self.mix(hidden)) + hidden
-        weight = mask.unsqueeze(-1).double()
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
         mean = (hidden * weight).sum(1, keepdim=True) / weight.sum(1, keepdim=True)
         if not self.late:
             return Reps(self.norm(mean), torch.ones(len(lengths), 1, dtype=torch.bool))
@@ -120,3 +120,14 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
         torch.tensor([t[2] for t in triples]),
         tuple(batch.query_ids[q] for q in rows.tolist()), tuple(batch.doc_ids[d] for _, d in columns),
     )  # fmt: skip
+
+
+class Supply:
+    """Batch k as a pure function of k."""
+
+    def steps_per_epoch(self, epoch: int) -> int:
+        return 10
+
+    def iterate(self, start: int, stop: int):
+        for k in range(start, stop):
+            yield make_batch(np.random.default_rng(k), queries=4, docs=9)

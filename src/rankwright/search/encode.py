@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from .. import signals, storage
 from ..errors import ResourceError, UsageError
 from ..progress import Progress, progress
-from ..types import Side, Texts
+from ..types import Precision, Side, Texts
 from .index import DocIds
 from .vectors import Vectors, max_norm, require_finite, shard_name
 
@@ -80,6 +80,7 @@ def encode(
     device: str = "cpu",
     workers: int | None = None,
     team: Team | None = None,
+    precision: Precision = "float32",
 ) -> Vectors:
     """Represent every row of `tokens` and publish the vectors in `folder`; reuses what is there of the same key.
 
@@ -92,21 +93,28 @@ def encode(
         tokens_per_batch: padded tokens (rows x longest) per micro-batch. 1024 to 4096 suit a CPU's cache.
         workers: threads that compute micro-batches; as many as torch has on CPU, one on an accelerator.
         team: processes among which the shards are dealt out; the first of them alone writes. None: this one.
+        precision: of the arithmetic, not of what is stored. bf16 is about twice as fast where the device multiplies
+            it natively (`auto` finds out), and turns a vector by less than half a degree.
 
     Raises:
-        UsageError: no rows, or ids that do not fit. DataError: an id occurs twice.
+        UsageError: no rows, ids that do not fit, or a precision that this device lacks. DataError: an id occurs twice.
         NonFiniteError: a vector holds NaN or infinity; its shard is not written.
         ResourceError: no memory for a single text, or no disk space.
     """
+    from ..models.precision import chosen
+
     doc_ids = _checked_ids(ids, tokens, dtype, shard_rows)
+    arithmetic = chosen(precision, device)
     facts = ["vectors", ranker.fingerprint(side), tokens.key, side, dtype, str(shard_rows), doc_ids.digest()]
+    facts += [arithmetic] if arithmetic != "float32" else []
     key = hashlib.sha256("\x1f".join(facts).encode()).hexdigest()
     team = team or Alone()
     if team.told(team.rank == 0 and storage.is_current(folder, "vectors", key)):
         return Vectors.open(folder)
     meta: dict[str, Any] = {"rows": len(doc_ids), "dtype": dtype, "shard_rows": shard_rows, "side": side}
+    meta["precision"] = arithmetic
     work = _Shards(doc_ids, shard_rows, tokens, tokens_per_batch, dtype, folder)
-    with _encoder(ranker, side, device=device, workers=workers) as run, ExitStack() as stack:
+    with _encoder(ranker, side, device=device, workers=workers, precision=arithmetic) as run, ExitStack() as stack:
         if team.rank:
             work.help(team, run)
         else:
@@ -180,13 +188,14 @@ def embed(
     tokens_per_batch: int = 4096,
     device: str = "cpu",
     workers: int | None = None,
+    precision: Precision = "float32",
 ) -> Vectors:
     """The vectors that `encode` would write, kept in memory: for queries and for small corpora."""
     doc_ids = _checked_ids(ids, tokens, "float32", 1)
     title = "encode queries" if side == "query" else "encode docs"
     with (
         progress(title, len(doc_ids), title.removeprefix("encode ")) as bar,
-        _encoder(ranker, side, device=device, workers=workers) as run,
+        _encoder(ranker, side, device=device, workers=workers, precision=precision) as run,
     ):
         return Vectors(doc_ids, [run(tokens, np.arange(len(doc_ids)), tokens_per_batch, bar)])
 
@@ -218,10 +227,13 @@ _Run = Callable[[TokenRows, np.ndarray, int, Progress], Float[np.ndarray, "rows 
 
 
 @contextmanager
-def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None) -> Iterator[_Run]:
+def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None, precision: Precision) -> Iterator[_Run]:
     """A function that represents rows of a token store on a pool of threads; the ranker is in eval mode meanwhile."""
     import torch
 
+    from ..models.precision import autocast, chosen
+
+    arithmetic = autocast(chosen(precision, device), device)
     threads, training = torch.get_num_threads(), ranker.training
     on_cpu = torch.device(device).type == "cpu"
     ranker.to(device).eval()
@@ -229,9 +241,13 @@ def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None) ->
     start = torch.set_num_threads if on_cpu else (lambda _: None)
     pool = ThreadPoolExecutor(workers or (threads if on_cpu else 1), "encode", initializer=start, initargs=(1,))
 
+    def represent(tokens: TokenRows, rows: np.ndarray) -> np.ndarray:
+        with torch.inference_mode(), arithmetic():  # per thread, hence here
+            return _represent(ranker, side, device, tokens, rows)
+
     def run(tokens: TokenRows, rows: np.ndarray, tokens_per_batch: int, bar: Progress) -> np.ndarray:
         batches = micro_batches(np.asarray(tokens.lengths[rows]), tokens_per_batch)
-        futures = [pool.submit(_represent, ranker, side, device, tokens, rows[batch]) for batch in batches]
+        futures = [pool.submit(represent, tokens, rows[batch]) for batch in batches]
         values: np.ndarray | None = None
         for batch, future in zip(batches, futures):
             made = future.result()
@@ -252,14 +268,11 @@ def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None) ->
 
 def _represent(ranker: Ranker, side: Side, device: str, tokens: TokenRows, rows: np.ndarray) -> np.ndarray:
     """float32 [rows, dim]; when memory runs out, in two halves."""
-    import torch
-
     try:
-        with torch.inference_mode():  # per thread, hence here
-            values = ranker.represent(tokens.take(rows).to(device), side).values
-            if values.shape[1] != 1:
-                raise UsageError("this ranker has several vectors a text", fix="vectors are for single-vector rankers")
-            return values[:, 0].float().cpu().numpy()
+        values = ranker.represent(tokens.take(rows).to(device), side).values
+        if values.shape[1] != 1:
+            raise UsageError("this ranker has several vectors a text", fix="vectors are for single-vector rankers")
+        return values[:, 0].float().cpu().numpy()
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol, cast
 import torch
 
 from .. import signals, storage
-from ..errors import DataError, NonFiniteError, Stopped, UsageError
+from ..errors import DataError, NonFiniteError, Stopped
+from ..models import precision
 from ..progress import progress, say
 from ..types import Batch
 from . import checkpoint, distributed, optim, trackers
@@ -113,17 +114,18 @@ class _Loop:
         self.optimizer = optim.adamw(
             self.model, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
         )
+        arithmetic = precision.chosen(settings.precision, device)
         memory = Memory(tokens=settings.micro_batch_tokens, graph_tokens=settings.graph_tokens)
         self.step = Step(
             cast("StepRanker", self.model),
             objective,
             memory=memory,
             seed=seed,
-            autocast=_autocast(settings.precision, device),
+            autocast=precision.autocast(arithmetic, device),
             device=device,
             divided=self.model is not ranker,
         )
-        scale = 65536.0 if settings.precision == "fp16" else None
+        scale = 65536.0 if arithmetic == "fp16" else None
         self.state = State(
             tokens=memory.tokens, graph_tokens=memory.graph_tokens, scores=memory.scores, scale=scale
         )  # fmt: skip
@@ -384,15 +386,3 @@ def _record(
         **counts,
         "seconds": round(seconds, 4),
     }
-
-
-def _autocast(precision: str, device: str) -> Callable[[], AbstractContextManager]:
-    if precision == "float32":
-        return nullcontext
-    if not device.startswith("cuda"):
-        raise UsageError(
-            f"precision: {precision} on {device} is many times slower than float32",
-            fix="leave precision out, or train on a CUDA device",
-        )
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    return lambda: torch.autocast(device.split(":")[0], dtype=dtype)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..errors import RecipeError
+from ..types import Precision
 
 TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
@@ -26,7 +27,8 @@ class Train:
         betas: AdamW's moment decay rates.
         eps: AdamW's denominator offset.
         max_grad_norm: clip the gradient's L2 norm; null for none.
-        precision: of the encoder's arithmetic; bf16 and fp16 need CUDA. Scores and losses are float32 always.
+        precision: of the encoder's arithmetic. ``auto``: bf16 where the device multiplies it natively (new GPUs, and
+            CPUs with AVX512-BF16 or AMX), float32 elsewhere. Scores and losses are float32 always.
         accumulate: batches per optimizer step. They share no negatives: a larger batch does.
         micro_batch_tokens: padded tokens encoded at a time; bounds memory, changes neither loss nor gradient.
         graph_tokens: padded tokens whose graphs are kept instead of computed twice; likewise.
@@ -49,7 +51,7 @@ class Train:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     max_grad_norm: float | None = 1.0
-    precision: Literal["float32", "bf16", "fp16"] = "float32"
+    precision: Precision = "float32"
     accumulate: int = 1
     micro_batch_tokens: int = 4096
     graph_tokens: int = 16384

@@ -15,39 +15,52 @@ from rankwright.data import Dataset, Reading
 from rankwright.models import Dense
 from rankwright.models.hub import resolve
 from rankwright.search import encode
+from rankwright.types import Precision
 
 from ._texts import BACKBONE, collections, label
-from .common import DATA, interleave, publish
+from .common import DATA, Cell, interleave, publish
 
 OURS, PEER = "rankwright", "sentence-transformers (batch 32)"
-MOST, SOME = 6000, 1000  # documents of the first collection and of the others
+MOST, SOME = 6000, 1000  # documents of the collection in EXTRA and of the others
 EXTRA = "medquad"  # answers of very uneven length, where it stands beside the repository
 
 
 def main() -> None:
     import torch
-    from sentence_transformers import SentenceTransformer
+
+    from rankwright.models.precision import chosen
 
     cells, notes = [], {}
     names = [*collections(), *([str(DATA / EXTRA)] if (DATA / EXTRA).is_dir() else [])]
+    all_cores = os.cpu_count() or 1
+    arithmetics = dict.fromkeys(["float32", chosen("auto", "cpu")])
     for name in names:
-        ranker = Dense(BACKBONE).load()
-        model = SentenceTransformer(str(resolve(BACKBONE)), device="cpu")
         dataset = Dataset.open(name, reading=Reading(lenient=True))
-        first = np.arange(min(len(dataset.corpus), MOST if name == names[0] else SOME))
-        for threads in sorted({1, os.cpu_count() or 1}, reverse=True):
+        rows = np.arange(min(len(dataset.corpus), MOST if label(name) == EXTRA else SOME))
+        for threads, arithmetic in [(n, a) for n in sorted({1, all_cores}) for a in arithmetics]:
             torch.set_num_threads(threads)
-            rows = first if threads > 1 else first[::8]
-            texts = [ranker.render(dataset.corpus[int(row)]) for row in rows]
-            task = f"{label(name)}: {len(rows):,} documents, {threads} thread(s)"
-            kept: dict[str, np.ndarray] = {}
-            contestants = {PEER: _peer(model, texts, kept), OURS: _ours(ranker, dataset, rows, kept)}
-            _warm_up(model, ranker, texts)
-            cells.append(interleave(task, contestants, rounds=1 if len(rows) > SOME else 3, warm_up=False))
-            a, b = kept[PEER], kept[OURS]
-            cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-            notes[f"{task}: least cosine"] = float(cosine.min())
+            some = rows if threads > 1 and arithmetic == "float32" else rows[:: max(1, len(rows) // 500)]
+            task = f"{label(name)}: {len(some):,} documents, {threads} thread(s), {arithmetic}"
+            cell, notes[f"{task}: least cosine to the peer's"] = _cell(task, dataset, some, arithmetic)
+            cells.append(cell)
     publish("encode", cells, ours=OURS, packages=["transformers", "sentence-transformers"], notes=notes)
+
+
+def _cell(task: str, dataset: Dataset, rows: np.ndarray, precision: Precision) -> tuple[Cell, float]:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    ranker, model = Dense(BACKBONE).load(), SentenceTransformer(str(resolve(BACKBONE)), device="cpu")
+    if precision == "bf16":
+        model = model.to(torch.bfloat16)  # the way it documents
+    texts = [ranker.render(dataset.corpus[int(row)]) for row in rows]
+    kept: dict[str, np.ndarray] = {}
+    contestants = {PEER: _peer(model, texts, kept), OURS: _ours(ranker, dataset, rows, kept, precision)}
+    _warm_up(model, ranker, texts)
+    cell = interleave(task, contestants, rounds=1 if len(rows) > SOME else 3, warm_up=False)
+    a, b = kept[PEER], kept[OURS]
+    cosine = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return cell, float(cosine.min())
 
 
 def _warm_up(model: Any, ranker: Any, texts: list[str]) -> None:
@@ -57,12 +70,17 @@ def _warm_up(model: Any, ranker: Any, texts: list[str]) -> None:
 
 def _peer(model: Any, texts: list[str], kept: dict[str, np.ndarray]) -> Callable[[], None]:
     def run() -> None:
-        kept[PEER] = model.encode(texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+        made = model.encode(
+            texts, batch_size=32, normalize_embeddings=True, show_progress_bar=False, convert_to_tensor=True
+        )
+        kept[PEER] = made.float().numpy()
 
     return run
 
 
-def _ours(ranker: Any, dataset: Dataset, rows: np.ndarray, kept: dict[str, np.ndarray]) -> Callable[[], None]:
+def _ours(
+    ranker: Any, dataset: Dataset, rows: np.ndarray, kept: dict[str, np.ndarray], precision: Precision
+) -> Callable[[], None]:
     """Reads the token store, as every encoding after the first does; tokenising it took a second or two, once."""
     store = assemble.tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
 
@@ -70,7 +88,7 @@ def _ours(ranker: Any, dataset: Dataset, rows: np.ndarray, kept: dict[str, np.nd
         with tempfile.TemporaryDirectory() as folder:
             made = encode(
                 ranker, assemble.Rows(store, rows), Path(folder) / "vectors", ids=[str(row) for row in rows],
-                tokens_per_batch=1024,
+                tokens_per_batch=1024, precision=precision,
             )  # fmt: skip
             kept[OURS] = np.concatenate([block for _, block in made.blocks(4096)])
 

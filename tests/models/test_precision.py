@@ -29,7 +29,7 @@ class Store:
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bf16_where_it_is_native(monkeypatch, native: bool):
-    monkeypatch.setattr(precision, "_native_bf16", lambda kind: native)
+    monkeypatch.setattr(precision, "native_bf16", lambda kind: native)
     assert precision.chosen("auto", "cpu") == ("bf16" if native else "float32")
     assert precision.chosen("float32", "cpu") == "float32"
     if native:
@@ -47,7 +47,7 @@ def test_weights_stay_in_float32():
 
 
 def test_bf16_vectors_are_close_and_have_a_key_of_their_own(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(precision, "_native_bf16", lambda kind: True)
+    monkeypatch.setattr(precision, "native_bf16", lambda kind: True)
     ranker = load(tiny_model)
     words = [" ".join(["retrieval", "of", "long", "documents"][: 1 + i % 4] * (1 + i)) for i in range(20)]
     store, ids = Store(ranker.tokenize(words, "doc")), [f"d{i}" for i in range(20)]

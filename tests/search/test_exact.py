@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rankwright.errors import NonFiniteError, UsageError
 from rankwright.search import Exact, Vectors
 from rankwright.search import exact as module
+from rankwright.search.products import Products, Rounding
 
 
 def brute_force(queries, docs, ids, k):
@@ -33,7 +34,7 @@ def found(index, queries, k):
 @st.composite
 def cases(draw, kind):
     seed, docs = draw(st.integers(0, 2**32 - 1)), draw(st.integers(1, 60))
-    rng, dim, queries = np.random.default_rng(seed), draw(st.sampled_from([1, 3, 8, 33])), draw(st.integers(1, 5))
+    rng, dim, queries = np.random.default_rng(seed), draw(st.sampled_from([1, 3, 8, 33, 70])), draw(st.integers(1, 5))
     if kind == "ties":  # small integers: equal scores are common and exact
         values = rng.integers(-1, 2, (docs + queries, dim))
     else:  # near-ties: float32 sees equal scores where float64 does not
@@ -79,10 +80,18 @@ def test_near_ties_follow_float64(case):
     check(case, close)
 
 
-def test_the_float32_margin_is_needed(monkeypatch):
-    """Bites: without the margin the candidates are float32's top k, which is not the float64 top k."""
+@pytest.fixture(params=["float32", "bfloat16 first"])
+def coarse(request, monkeypatch) -> bool:
+    """Both ways of scanning, whatever this processor does natively (emulation gives the same bits, slowly)."""
+    first = request.param != "float32"
+    monkeypatch.setattr(module, "_coarse", lambda device, queries: first)
+    return first
+
+
+def test_the_margin_is_needed(monkeypatch, coarse):
+    """Bites: without the margin the candidates are the fast products' top k, which is not the float64 top k."""
     rng = np.random.default_rng(5)
-    docs = (rng.standard_normal((1, 128)) + rng.standard_normal((1000, 128)) * 1e-6).astype(np.float32)
+    docs = (rng.standard_normal((1, 128)) + rng.standard_normal((1000, 128)) * (1e-2 if coarse else 1e-6)).astype("f4")
     queries, ids = rng.standard_normal((40, 128)).astype(np.float32), [f"d{i}" for i in range(1000)]
     exact = queries.astype(np.float64) @ docs.astype(np.float64).T  # gaps are far above float64's rounding
 
@@ -92,21 +101,71 @@ def test_the_float32_margin_is_needed(monkeypatch):
         return sum(not np.allclose(row, scores, rtol=0, atol=1e-12) for row, (_, _, scores) in zip(best, run))
 
     assert wrong() == 0
-    monkeypatch.setattr(Exact, "_rounding_error", lambda self, queries: np.zeros(len(queries)))
+    product = Products.of
+    none = Rounding(np.zeros(40), 0.0)
+    monkeypatch.setattr(Products, "of", lambda self, block, space: (product(self, block, space)[0], none))
     assert wrong() > 0
 
 
-@pytest.mark.parametrize("precision", ["bf16", "tf32"])
-def test_the_margin_covers_reduced_matmul_precision(precision):
+def test_both_ways_find_the_same_bits(monkeypatch):
+    rng = np.random.default_rng(9)
+    docs, queries = rng.standard_normal((4000, 96)).astype(np.float32), rng.standard_normal((30, 96)).astype(np.float32)
+    docs[2000:] = docs[:2000] + rng.standard_normal((2000, 96)).astype(np.float32) * 1e-3  # near-twins
+    ways = []
+    for first in (True, False):
+        monkeypatch.setattr(module, "_coarse", lambda device, queries, first=first: first)
+        ways.append(found(Exact(Vectors([f"d{i}" for i in range(4000)], [docs]), block_rows=500), queries, 40))
+    assert ways[0] == ways[1]
+
+
+def test_too_many_near_ties_end_the_coarse_look(monkeypatch):
+    made = []
+    create = Products.__init__
+    monkeypatch.setattr(Products, "__init__", lambda self, *a, **k: (made.append(self), create(self, *a, **k))[1])
+    monkeypatch.setattr(module, "_coarse", lambda device, queries: True)
+    rng = np.random.default_rng(10)
+    docs = (rng.standard_normal((1, 80)) + rng.standard_normal((3000, 80)) * 1e-5).astype(np.float32)
+    queries, ids = rng.standard_normal((3, 80)).astype(np.float32), [f"d{i}" for i in range(3000)]
+    mine = found(Exact(Vectors(ids, [docs]), block_rows=100), queries, 10)
+    theirs = brute_force(queries, docs, ids, 10)
+    assert [[doc for doc, _ in row] for row in mine] == [[doc for doc, _ in row] for row in theirs]
+    assert not made[0].coarse
+
+
+@pytest.mark.parametrize("precision", ["none", "bf16", "tf32"])
+@pytest.mark.parametrize("scale", [1e-22, 1.0, 1e12])
+def test_true_scores_lie_within_the_rounding(precision, scale, coarse):
     rng = np.random.default_rng(6)
-    docs, queries = rng.standard_normal((600, 96)).astype(np.float32), rng.standard_normal((9, 96)).astype(np.float32)
-    index = Exact(Vectors([f"d{i}" for i in range(600)], [docs]), block_rows=200)
-    plain, narrow = found(index, queries, 20), index._rounding_error(queries)
+    docs = (rng.standard_normal((600, 96)) * scale).astype(np.float32)
+    queries = rng.standard_normal((9, 96)).astype(np.float32)
+    exact = queries.astype(np.float64) @ docs.astype(np.float64).T
+    products = Products(queries, float(np.linalg.norm(docs.astype("f8"), axis=1).max()), "cpu", coarse=coarse)
     before = torch.backends.mkldnn.matmul.fp32_precision
     try:
         torch.backends.mkldnn.matmul.fp32_precision = precision
-        assert found(index, queries, 20) == plain
-        wide = index._rounding_error(queries)
+        scores, rounding = products.of(docs, torch.empty(9 * 600))
+    finally:
+        torch.backends.mkldnn.matmul.fp32_precision = before
+    scores = scores.numpy().astype(np.float64)
+    within = rounding.absolute[:, None] + rounding.relative * np.abs(scores)
+    assert (np.abs(scores - exact) <= within).all()
+    kth = np.sort(scores, axis=1)[:, -20]
+    assert (rounding.below(kth) <= np.sort(exact, axis=1)[:, -20]).all()
+    out = scores < rounding.hopeless(rounding.below(kth))[:, None]
+    assert out.any()
+    assert (exact[out] < np.broadcast_to(rounding.below(kth)[:, None], exact.shape)[out]).all()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "tf32"])
+def test_the_rounding_covers_what_torch_may_do_to_float32(precision):
+    rng = np.random.default_rng(6)
+    docs, queries = rng.standard_normal((600, 96)).astype(np.float32), rng.standard_normal((9, 96)).astype(np.float32)
+    products, space = Products(queries, 20.0, "cpu", coarse=False), torch.empty(9 * 600)
+    narrow = products.of(docs, space)[1].absolute
+    before = torch.backends.mkldnn.matmul.fp32_precision
+    try:
+        torch.backends.mkldnn.matmul.fp32_precision = precision
+        wide = products.of(docs, space)[1].absolute
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
     kept = {"bf16": 8, "tf32": 11}[precision]  # significant bits; what such hardware does to the factors
@@ -118,7 +177,7 @@ def test_the_margin_covers_reduced_matmul_precision(precision):
 
 
 @pytest.mark.parametrize("zero", ["docs", "query"])
-def test_masses_of_ties_are_decided_within_bounded_memory(monkeypatch, zero):
+def test_masses_of_ties_are_decided_within_bounded_memory(monkeypatch, zero, coarse):
     docs = np.random.default_rng(0).integers(-2, 3, (3000, 5)).astype(np.float32)
     query = np.ones((1, 5), np.float32)
     if zero == "docs":
@@ -135,10 +194,10 @@ def test_masses_of_ties_are_decided_within_bounded_memory(monkeypatch, zero):
     ids = [f"d{i:04}" for i in np.random.default_rng(1).permutation(3000)]
     ranking = found(Exact(Vectors(ids, [docs]), block_rows=100), query, 10)[0]
     assert [doc for doc, _ in ranking] == [f"d{i:04}" for i in range(2999, 2989, -1)]
-    assert max(largest) <= 2 * 10 + 2 * 100
+    assert max(largest) <= (3 if coarse else 2) * 10 + 2 * 100
 
 
-def test_threads_do_not_change_the_result():
+def test_threads_do_not_change_the_result(coarse):
     rng = np.random.default_rng(3)
     docs, queries = rng.standard_normal((5000, 64)).astype(np.float32), rng.standard_normal((50, 64)).astype(np.float32)
     index, threads = Exact(Vectors([f"d{i}" for i in range(5000)], [docs])), torch.get_num_threads()
@@ -161,7 +220,7 @@ def test_queries_do_not_influence_each_other(monkeypatch):
     assert found(index, queries, 7) == together
 
 
-def test_half_precision_vectors_are_searched_as_stored():
+def test_half_precision_vectors_are_searched_as_stored(coarse):
     rng = np.random.default_rng(7)
     docs = rng.standard_normal((300, 24)).astype(np.float16)
     queries, ids = rng.standard_normal((4, 24)).astype(np.float32), [f"d{i}" for i in range(300)]
@@ -171,7 +230,7 @@ def test_half_precision_vectors_are_searched_as_stored():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 3e-23, 1e17])
-def test_tiny_and_huge_vectors_keep_their_order(scale):
+def test_tiny_and_huge_vectors_keep_their_order(scale, coarse):
     rng = np.random.default_rng(8)
     docs = (rng.standard_normal((1000, 200)) * scale).astype(np.float32)
     queries = (rng.standard_normal((20, 200)) * scale).astype(np.float32)

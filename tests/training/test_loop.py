@@ -261,14 +261,14 @@ def test_the_best_validated_weights_are_kept_and_patience_ends_the_run(tmp_path:
 
 
 def test_half_precision_is_refused_where_it_is_emulated(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("rankwright.models.precision._native_bf16", lambda kind: False)
+    monkeypatch.setattr("rankwright.models.precision.native_bf16", lambda kind: False)
     for name in ("bf16", "fp16"):
         with pytest.raises(UsageError, match=f"precision: {name} on this cpu"):
             run(tmp_path, precision=name)
 
 
 def test_bf16_trains_close_to_float32_where_it_is_native(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("rankwright.models.precision._native_bf16", lambda kind: True)
+    monkeypatch.setattr("rankwright.models.precision.native_bf16", lambda kind: True)
     losses = {}
     for name in ("float32", "auto", "bf16"):
         run(tmp_path / name, precision=name, ranker=toys.Toy(late=False, dropout=0.0).float())

@@ -21,7 +21,7 @@ def chosen(precision: Precision, device: str) -> Literal["float32", "bf16", "fp1
         UsageError: half precision that this device would only emulate, many times slower than float32.
     """
     kind = torch.device(device).type
-    native = {"float32", *(["bf16"] if _native_bf16(kind) else []), *(["fp16"] if kind == "cuda" else [])}
+    native = {"float32", *(["bf16"] if native_bf16(kind) else []), *(["fp16"] if kind == "cuda" else [])}
     if precision == "auto":
         return "bf16" if "bf16" in native else "float32"
     if precision not in native:
@@ -31,7 +31,8 @@ def chosen(precision: Precision, device: str) -> Literal["float32", "bf16", "fp1
     return precision
 
 
-def _native_bf16(kind: str) -> bool:
+def native_bf16(kind: str) -> bool:
+    """Whether a kind of device (cpu, cuda, mps) multiplies bfloat16 natively."""
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return kind == "cpu" and any(  # torch has no public question for this

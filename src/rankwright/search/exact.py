@@ -1,8 +1,7 @@
-"""Exact nearest neighbours by inner product: streaming float32 blocks, decided in float64, on CPU or GPU."""
+"""Exact nearest neighbours by inner product: streaming blocks, decided in float64, on CPU or GPU."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -15,17 +14,18 @@ from ..errors import UsageError
 from ..progress import Progress
 from ..types import Tensor
 from .index import Hits, Index, places, ranked
+from .products import Products, Rounding
 from .vectors import Vectors, check_queries, inner_products
 
 _QUERY_ROWS = 1024
 _SCORES_AT_ONCE, _LEAST_ROWS, _MOST_ROWS = 1 << 20, 1024, 16384  # 4 MB of scores are still in the cache when compared
-_INPUT_ROUNDING = {"tf32": 2.0**-11, "bf16": 2.0**-8}  # what torch may do to float32 factors when told so
+_LEAST_DIM = 64  # below, a product is not what takes the time
 
 
 class Exact(Index[np.ndarray]):
-    """Every query against every vector: float32 products find the candidates, float64 products rank them.
+    """Every query against every vector: fast products find the candidates, float64 products rank them.
 
-    A document is dropped only when float32's worst rounding error cannot bring it back, so the result is that of a
+    A document is dropped only when the worst rounding error cannot bring it back, so the result is that of a
     float64 brute force and does not depend on blocks, shards, threads or device.
     """
 
@@ -55,10 +55,11 @@ class Exact(Index[np.ndarray]):
     def _hits(self, queries: Float[np.ndarray, "q dim"], k: int, bar: Progress) -> Hits:
         import torch
 
-        shortlist = _Shortlist(len(queries), k, self._rounding_error(queries))
+        shortlist = _Shortlist(len(queries), k)
         rows = self.block_rows or min(max(_SCORES_AT_ONCE // len(queries), _LEAST_ROWS), _MOST_ROWS)
-        crowd, blocks, turn = 2 * len(queries) * k + rows, self.vectors.blocks(rows), Lock()
-        on_device = torch.from_numpy(np.ascontiguousarray(queries)).to(self.device)
+        products = Products(queries, self.vectors.max_norm, self.device, coarse=_coarse(self.device, queries))
+        crowd = (3 if products.coarse else 2) * len(queries) * k + rows
+        blocks, turn = self.vectors.blocks(rows), Lock()
 
         def scan() -> None:
             space = torch.empty(len(queries) * rows, device=self.device)
@@ -68,19 +69,19 @@ class Exact(Index[np.ndarray]):
                     start, block = next(blocks, (0, None))
                 if block is None:
                     return
-                scores = space[: len(queries) * len(block)].view(len(queries), len(block))
-                torch.mm(on_device, _tensor(block).to(self.device).float().T, out=scores)
+                scores, rounding = products.of(block, space)
                 kth = None if shortlist.full or len(block) < k else _kth(scores, k)
                 with turn:
                     if kth is not None:
-                        shortlist.raise_floor(kth)
-                    floor = shortlist.floor
+                        shortlist.raise_bound(rounding.below(kth))
+                    floor = rounding.hopeless(shortlist.bound)
                 query, column, value = _survivors(scores, floor)
                 with turn:
-                    shortlist.add(query, column + start, value)
+                    shortlist.add(query, column + start, value, rounding)
                     if len(shortlist) > crowd:
                         shortlist.tighten()
                         if len(shortlist) > 0.75 * crowd:  # so many near-ties: let float64 decide now
+                            products.coarse = False
                             shortlist.replace(*self._decide(queries, shortlist, k))
                     bar.advance(scores.numel())
 
@@ -95,44 +96,33 @@ class Exact(Index[np.ndarray]):
         score = self.scores(queries, query_rows=query, doc_rows=row)
         return ranked(query, row, score, ids=self.ids, queries=len(queries), k=k)
 
-    def _rounding_error(self, queries: np.ndarray) -> Float[np.ndarray, " q"]:
-        """How far a float32 score may be from the exact one (Higham 2002, section 3.1), per query."""
-        import torch
-
-        on_gpu, backends = self.device.startswith("cuda"), torch.backends
-        rounding = backends.cuda.matmul if on_gpu else backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-        factors = _INPUT_ROUNDING.get(str(rounding.fp32_precision), 0.0)
-        dim = self.vectors.dim
-        relative = 1.01 * (dim * 2.0**-24 / (1 - dim * 2.0**-24) + 2 * factors + factors**2)
-        underflow = dim * float(np.finfo(np.float32).tiny)
-        return relative * np.linalg.norm(queries.astype(np.float64), axis=1) * self.vectors.max_norm + underflow
-
 
 class _Shortlist:
-    """The documents that may still be among the k best of a query, with scores known to within `error`."""
+    """The documents that may still be among the k best of a query, with scores known to within `rounding`."""
 
-    def __init__(self, queries: int, k: int, error: Float[np.ndarray, " q"]) -> None:
-        self._queries, self._k, self._error = queries, k, error
-        self.floor = np.full(queries, -np.inf, np.float32)  # a document that scores below this is out
+    def __init__(self, queries: int, k: int) -> None:
+        self._queries, self._k = queries, k
+        self.bound = np.full(queries, -np.inf)  # k documents are surely no worse: what is truly below this is out
         self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._size = 0
+        self._rounding = Rounding(np.zeros(queries), 0.0)
 
     def __len__(self) -> int:
         return self._size
 
     @property
     def full(self) -> bool:
-        """Whether every query has a floor: k documents that are surely no worse."""
-        return bool(np.isfinite(self.floor).all())
+        """Whether every query has a bound."""
+        return bool(np.isfinite(self.bound).all())
 
-    def raise_floor(self, kth: Float[np.ndarray, " q"]) -> None:
-        """`kth`: each query's k-th best score so far. A better document may look worse by twice the error."""
-        floor = np.nextafter((kth.astype(np.float64) - 2 * self._error).astype(np.float32), np.float32(-np.inf))
-        self.floor = np.maximum(self.floor, floor)
+    def raise_bound(self, least: Float[np.ndarray, " q"]) -> None:
+        """`least`: what the k-th best so far is sure to score."""
+        self.bound = np.maximum(self.bound, least)
 
-    def add(self, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> None:
+    def add(self, query: np.ndarray, row: np.ndarray, score: np.ndarray, rounding: Rounding) -> None:
         self._parts.append((query, row, score))
         self._size += len(query)
+        self._rounding = self._rounding.or_worse(rounding)
 
     def replace(self, query: np.ndarray, row: np.ndarray, score: np.ndarray) -> None:
         self._parts, self._size = [(query, row, score)], len(query)
@@ -146,15 +136,24 @@ class _Shortlist:
         return query[order], row[order], score[order]
 
     def tighten(self) -> None:
-        """Raise the floor to what has been seen and drop what falls below it."""
+        """Raise the bound to what has been seen and drop what falls below it."""
         query, row, score = self.columns()
         place, width = places(query, self._queries), 4 * self._k  # the k-th best of some is no better than that of all
         seen = np.flatnonzero(place < width)
         scores = np.full((self._queries, width), -np.inf, np.float32)
         scores[query[seen], place[seen]] = score[seen]
-        self.raise_floor(np.partition(scores, width - self._k, axis=1)[:, width - self._k])
-        kept = np.flatnonzero(score >= self.floor[query])
+        kth = np.partition(scores, width - self._k, axis=1)[:, width - self._k]
+        with np.errstate(invalid="ignore"):  # fewer than k seen: no bound
+            self.raise_bound(np.where(np.isneginf(kth), -np.inf, self._rounding.below(kth)))
+        kept = np.flatnonzero(score >= self._rounding.hopeless(self.bound)[query])
         self.replace(query[kept], row[kept], score[kept])
+
+
+def _coarse(device: str, queries: np.ndarray) -> bool:
+    """Whether to look first in bfloat16. (On CUDA torch may also sum in bfloat16, which no bound here covers.)"""
+    from ..models.precision import native_bf16
+
+    return device == "cpu" and queries.shape[1] >= _LEAST_DIM and native_bf16("cpu")
 
 
 def _kth(scores: Tensor, k: int) -> Float[np.ndarray, " q"]:
@@ -190,12 +189,3 @@ def _on_every_core(work: Callable[[], None], device: str) -> None:
                 future.result()
     finally:
         torch.set_num_threads(threads)
-
-
-def _tensor(block: np.ndarray) -> Tensor:
-    """A view of a read-only mapped block; torch's warning about writing to it does not apply."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return torch.from_numpy(block)

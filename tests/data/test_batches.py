@@ -18,7 +18,7 @@ _LISTS = st.lists(st.lists(st.integers(0, 25), max_size=4, unique=True), min_siz
 
 
 def _plan(lists: list[list[int]], spec: Batches, *, seed: int = 0, epoch: int = 0) -> list[list[int]]:
-    plan = spec.plan(len(lists), lists.__getitem__, seed=seed, epoch=epoch)
+    plan = spec.plan([f"q{i}" for i in range(len(lists))], lists.__getitem__, seed=seed, epoch=epoch)
     return [plan.batch(i).tolist() for i in range(len(plan))]
 
 

@@ -23,7 +23,7 @@ def files(tmp_path_factory) -> list[str]:
     folder: Path = tmp_path_factory.mktemp("parts")
     paths = [folder / f"{part}.tsv" for part in range(3)]
     for part, path in enumerate(paths):
-        path.write_text("".join(f"{_QUERIES[row]}\n" for row in np.flatnonzero(_PART == part)))
+        path.write_text("".join(f"{_QUERIES[row]}\n" for row in np.flatnonzero(part == _PART)))
     return list(map(str, paths))
 
 
@@ -84,7 +84,7 @@ def test_a_part_begins_again_when_all_of_it_was_drawn(files, homogeneous: bool) 
     for epoch in range(3):
         counts = Counter(row for batch in _plan(spec, epoch=epoch) for row in batch)
         for part in range(3):
-            of_part = [counts[row] for row in np.flatnonzero(_PART == part)]
+            of_part = [counts[row] for row in np.flatnonzero(part == _PART)]
             assert max(of_part) - min(of_part) <= 1  # no query again before every other one
 
 
@@ -94,7 +94,7 @@ def test_drop_last_takes_no_share_from_a_part(files) -> None:
     assert {len(batch) for batch in batches} == {8}
     share = np.mean([_PART[batch[0]] for batch in batches])
     assert abs(share - 0.5) < 5 * 0.5 / len(batches) ** 0.5
-    with pytest.raises(RecipeError, match="5 queries of .* fill no batch of 8"):
+    with pytest.raises(RecipeError, match=r"5 queries of .* fill no batch of 8"):
         _plan(_mixed(files, (1.0, 1.0, 1e6), drop_last=True))
 
 

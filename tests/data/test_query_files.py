@@ -39,7 +39,8 @@ def test_wrong_topics_are_named_by_line(text: str, message: str, tmp_path: Path)
 
 def test_ids_come_from_lists_queries_and_judgements(tmp_path: Path) -> None:
     for name, text in (
-        ("ids.txt", "q1\nq2\n"), ("queries.tsv", "q1\twho is it?\nq2\twhy?\n"), ("train.qrels", "q1 0 d1 1\nq2 0 d2 1\n"),
+        ("ids.txt", "q1\nq2\n"), ("queries.tsv", "q1\twho is it?\nq2\twhy?\n"),
+        ("train.qrels", "q1 0 d1 1\nq2 0 d2 1\n"),
         ("pairs.tsv", "q1\td1\t1\nq1\td2\t0\nq2\td1\t1\n"),
         ("queries.jsonl", '{"_id": "q1", "text": "who?"}\n{"_id": "q2", "text": "why?"}\n'),
     ):  # fmt: skip

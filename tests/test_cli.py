@@ -204,7 +204,7 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("evaluate", "b.trec", "a.trec", "--qrels", test, "--out", "m.json"), ("show", str(recipe)),
         ("show", "runs/tiny"), ("show", "runs/tiny/model"), ("show", "v"), ("show", "bm25"), ("schema",),
         ("doctor", data), ("check-gradients", str(recipe), "--queries", "3"), ("export", model, "--out", "m"),
-        ("export", model, "--verify"),
+        ("export", model, "--verify"), ("topics", data, "--model", model, "--topics", "2", "--out", "t.tsv"),
     )  # fmt: skip
     for words in lines:
         main([*words])

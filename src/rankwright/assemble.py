@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import storage
-from .data import Batches, Corpus, Dataset, Group, Loader, Reading, Source, Supervision, TokenStore
+from .data import Batches, Corpus, Dataset, Group, Loader, Reading, Source, Supervision, TokenStore, file_hash
 from .errors import DataError, UsageError
 from .ledger import fingerprint
 from .randomness import permutation
@@ -246,6 +246,15 @@ def make_loader(
         world=world,
         workers=workers,
     )
+
+
+def named_files(group: Group, batches: Batches, *, cache: Path) -> list[str]:
+    """The content, as hashes, of the files that group and batches name.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    return [file_hash(path, cache=cache) for path in (*group.files(), *batches.files())]
 
 
 def training_qrels(dataset: Dataset, sources: Sequence[Source]) -> Qrels:

@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"rankwright {__version__}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add in (_running, _searching, _evaluating, _looking):
+    for add in (_running, _searching, _clustering, _evaluating, _looking):
         add(verbs)
     for verb in verbs.choices.values():
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -113,6 +113,18 @@ def _searching(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--relative-margin", type=float, help="the same as a share of the relevant one's score")
     verb.add_argument("--pick", choices=["top", "random"], default="top")
     verb.add_argument("--seed", type=int, default=0)
+    _common(verb, "device", "lenient")
+
+
+def _clustering(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("topics", help="cluster training queries, for batches ByTopic")
+    verb.add_argument("data", help="data set folder or hub id")
+    verb.add_argument("--model", required=True, help="model folder or hub id: k-means of its query vectors")
+    verb.add_argument("--topics", type=int, required=True, metavar="K", help="how many")
+    verb.add_argument("--out", required=True, help="TSV to write: query, topic (.gz and .zst compress)")
+    verb.add_argument("--split", default="train", help="whose queries")
+    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("--plot", help="also draw them: a .png, .svg or .pdf to write")
     _common(verb, "device", "lenient")
 
 

@@ -12,7 +12,9 @@ from .errors import UsageError
 from .plan import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
-_PLACES = ("backbone", "by", "candidates", "dataset", "doc_backbone", "qrels")  # fields that may hold a local path
+_PLACES = (  # fields that may hold a local path
+    "backbone", "by", "candidates", "dataset", "doc_backbone", "qrels", "queries", "relevant", "topics",
+)  # fmt: skip
 
 
 def load_recipe(recipe: Recipe | str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -135,7 +135,9 @@ class Pipeline:
         for evaluation in self.plan.evaluate:
             self._qrels(evaluation)
         for stage in self.plan.stages:
-            assemble.training_qrels(self._dataset(dataset_of(stage.data)), stage.data)
+            dataset = self._dataset(dataset_of(stage.data))
+            assemble.training_qrels(dataset, stage.data)
+            assemble.named_files(stage.group, stage.batches, cache=dataset.cache)
             if stage.mine and stage.mine.by not in ("model", "bm25"):
                 read_run(Path(stage.mine.by), self.reading)
             if stage.validate:
@@ -288,16 +290,23 @@ class Pipeline:
         chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
         chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
-        return validation | {
-            "recipe": fingerprint(choices(chosen)),
-            "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
-            "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
-            "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
-            "seed": str(self.plan.seed),
-            "device": torch.device(self.device).type,  # several processes have one each
-            "threads": str(torch.get_num_threads()),
-            "torch": torch.__version__,
-        }
+        named = assemble.named_files(stage.group, stage.batches, cache=dataset.cache)
+        return (
+            validation
+            | ({"files": fingerprint(named)} if named else {})
+            | {
+                "recipe": fingerprint(choices(chosen)),
+                "model": fingerprint(
+                    [ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]
+                ),
+                "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
+                "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
+                "seed": str(self.plan.seed),
+                "device": torch.device(self.device).type,  # several processes have one each
+                "threads": str(torch.get_num_threads()),
+                "torch": torch.__version__,
+            }
+        )
 
     def _fit(
         self, stage: Stage, folder: Path, ranker: Ranker, dataset: Dataset, sources: list[Any], identity: dict[str, str]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import Batches, ByDocument, EpochPlan, Shuffled
+from rankwright.data import Batches, ByDocument, ByLength, EpochPlan, Shuffled
 from rankwright.errors import RecipeError
 from rankwright.randomness import permutation
 
@@ -18,7 +18,7 @@ _LISTS = st.lists(st.lists(st.integers(0, 25), max_size=4, unique=True), min_siz
 
 
 def _plan(lists: list[list[int]], spec: Batches, *, seed: int = 0, epoch: int = 0) -> list[list[int]]:
-    plan = spec.plan(len(lists), lists.__getitem__, seed=seed, epoch=epoch)
+    plan = spec.plan([f"q{i}" for i in range(len(lists))], lists.__getitem__, seed=seed, epoch=epoch)
     return [plan.batch(i).tolist() for i in range(len(plan))]
 
 
@@ -79,7 +79,31 @@ def test_what_by_document_cannot_do_is_refused() -> None:
         _plan([[1], [2]], ByDocument(3, drop_last=True))
 
 
-@pytest.mark.parametrize("kind", [Shuffled, ByDocument])
+@settings(max_examples=80, deadline=None)
+@given(lists=_LISTS, size=st.integers(1, 12), repeats=st.booleans(), seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_lists_of_like_length_travel_together(lists, size, repeats, seed, epoch) -> None:
+    batches = _plan(lists, ByLength(size, repeats), seed=seed, epoch=epoch)
+    assert sorted(query for batch in batches for query in batch) == list(range(len(lists)))
+    for batch in batches:
+        docs = [doc for query in batch for doc in lists[query]]
+        assert repeats or len(docs) == len(set(docs))
+    if repeats:  # in order of length the batches follow each other without overlap
+        spans = sorted((min(len(lists[q]) for q in b), max(len(lists[q]) for q in b)) for b in batches)
+        assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
+        assert sorted(map(len, batches))[1:] == [size] * (len(batches) - 1)
+
+
+def test_batches_of_like_length_come_in_random_order() -> None:
+    lists = [[100 * i + j for j in range(i % 10)] for i in range(400)]
+    lengths = [[len(lists[b[0]]) for b in _plan(lists, ByLength(8), epoch=epoch)] for epoch in range(30)]
+    means = np.mean(lengths, axis=0)
+    assert len(set(map(tuple, lengths))) == 30
+    assert np.abs(means - 4.5).max() < 5 * np.std(lengths) / 30**0.5
+    mates = {tuple(sorted(next(b for b in _plan(lists, ByLength(8), epoch=epoch) if 7 in b))) for epoch in range(9)}
+    assert len(mates) == 9  # ties of length are broken anew
+
+
+@pytest.mark.parametrize("kind", [Shuffled, ByDocument, ByLength])
 def test_epochs_and_seeds_differ(kind) -> None:
     lists = [[i] for i in range(50)]
     made = [str(_plan(lists, kind(8), seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)]
@@ -113,3 +137,5 @@ def test_a_plan_is_flat() -> None:
 def test_the_size_is_checked(size: object) -> None:
     with pytest.raises(RecipeError, match="give a whole number of 1 or more"):
         Shuffled(size)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match=r"ByLength\.size"):
+        ByLength(size)  # type: ignore[arg-type]

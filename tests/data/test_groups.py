@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import Group, OneRelevant, Random, Top
+from rankwright.data import Group, OneRelevant, PerGrade, Random, Top, Window
 from rankwright.errors import RecipeError
 from rankwright.types import Candidates
 
 _GROUPS = st.one_of(
-    st.builds(Random, st.integers(1, 9)), st.builds(Top, st.integers(1, 9)), st.builds(OneRelevant, st.integers(0, 9))
-)
+    st.builds(Random, st.integers(1, 9)), st.builds(Top, st.integers(1, 9)), st.builds(OneRelevant, st.integers(0, 9)),
+    st.builds(PerGrade, st.integers(1, 4)), st.builds(PerGrade, st.just({"3": 2, "0.5": 1, "0": 3})),
+    st.builds(lambda a, n, k: Window((a, a + n), k), st.integers(1, 14), st.integers(0, 9), st.integers(1, 9)),
+)  # fmt: skip
 _TARGETS = st.lists(st.sampled_from([-1.0, 0.0, 0.5, 1.0, 3.0]), min_size=1, max_size=12).filter(lambda t: max(t) > 0)
 
 
@@ -65,6 +67,59 @@ def test_draws_are_even_and_change_with_the_epoch(group: Group) -> None:
     expected = 3 / 11 * 1000 if isinstance(group, Random) else 2 / 10 * 1000
     assert all(abs(counts[f"d{i}"] - expected) < 5 * expected**0.5 for i in range(1, 11))
     assert sum(counts.values()) == 3000
+
+
+@settings(max_examples=150, deadline=None)
+@given(targets=_TARGETS, seed=st.integers(0, 99), epoch=st.integers(0, 9))
+def test_so_many_of_each_grade_highest_first(targets: list[float], seed: int, epoch: int) -> None:
+    there = Counter(targets)
+    for counts in (2, {3: 2, "1.0": 1, 0: 3}):
+        wanted = dict.fromkeys(there, counts) if isinstance(counts, int) else {3.0: 2, 1.0: 1, 0.0: 3}
+        chosen = PerGrade(counts).choose(_candidates(targets), seed, epoch).targets  # type: ignore[arg-type]
+        if any(there[grade] for grade in wanted):
+            assert Counter(chosen) == +Counter({g: min(n, there[g]) for g, n in wanted.items()})
+            assert chosen == sorted(chosen, reverse=True)
+        else:
+            assert len(chosen) == min(6, len(targets))  # no list is empty
+
+
+def test_within_a_grade_draws_are_even() -> None:
+    candidates = _candidates([3.0, 2, 2, 2, 0, 0, 0, 0])
+    counts = Counter(d for epoch in range(1200) for d in PerGrade({2: 1, 0: 2}).choose(candidates, 1, epoch).docs)  # type: ignore[dict-item]
+    assert "d0" not in counts
+    for docs, expected in (((1, 2, 3), 400), ((4, 5, 6, 7), 600)):
+        assert all(abs(counts[f"d{i}"] - expected) < 5 * expected**0.5 for i in docs)
+
+
+def test_counts_of_grades_are_checked_and_written_alike() -> None:
+    assert PerGrade({3: 1, 0: 4}) == PerGrade({"3": 1, "0.0": 4})  # type: ignore[dict-item]
+    for wrong, message in (({"high": 1}, "no grade"), ({"1": -1}, "0 or more"), ({"1": 0}, "no document"), (0, "1 or")):
+        with pytest.raises(RecipeError, match=message):
+            PerGrade(wrong)
+
+
+@settings(max_examples=150, deadline=None)
+@given(targets=_TARGETS, first=st.integers(1, 14), more=st.integers(0, 6), size=st.integers(1, 5))
+def test_a_window_takes_only_its_ranks(targets: list[float], first: int, more: int, size: int) -> None:
+    chosen = Window((first, first + more), size).choose(_candidates(targets), 3, 1).targets
+    ranked = sorted(targets, reverse=True)
+    window = ranked[first - 1 : first + more] or ranked[-1:]
+    assert len(chosen) == min(size, len(window))
+    assert not Counter(chosen) - Counter(window)
+    assert chosen == sorted(chosen, reverse=True)
+
+
+def test_ranks_within_a_window_are_even() -> None:
+    candidates = _candidates([float(i) for i in range(20)])
+    counts = Counter(doc for epoch in range(1000) for doc in Window((5, 10), 3).choose(candidates, 0, epoch).docs)
+    assert set(counts) == {f"d{20 - rank}" for rank in range(5, 11)}
+    assert all(abs(count - 500) < 5 * 250**0.5 for count in counts.values())
+
+
+@pytest.mark.parametrize("ranks", [(0, 5), (6, 5), (1,), 7, (1, 2.5)])
+def test_windows_are_checked(ranks: object) -> None:
+    with pytest.raises(RecipeError):
+        Window(ranks)  # type: ignore[arg-type]
 
 
 def test_queries_and_seeds_draw_for_themselves() -> None:

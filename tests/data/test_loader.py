@@ -13,7 +13,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import Batches, Group, Loader, OneRelevant, Random, Shuffled, Supervision, TokenStore, Top
+from rankwright.data import (
+    Batches,
+    ByLength,
+    ByTopic,
+    Group,
+    HardMargin,
+    Loader,
+    MarginBins,
+    Mixed,
+    OneRelevant,
+    Part,
+    PerGrade,
+    Random,
+    Shuffled,
+    Supervision,
+    TokenStore,
+    Top,
+    Window,
+    write_topics,
+)
 from rankwright.types import Batch, Candidates, Example, Qrels, Texts
 
 _DOCS = 60  # document "d7" has the tokens 7, 7, 1007: its text tells its id
@@ -156,6 +175,57 @@ def test_resuming_at_any_step_with_any_workers_gives_the_rest(stores, table, gro
         rest = list(fresh.iterate(start, stop))
         assert len(rest) == stop - start
         assert all(_same(a, b) for a, b in zip(rest, whole[start:]))
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory) -> tuple[str, list[str]]:
+    """A file of topics and two files of query ids, over all the queries there may be."""
+    folder = tmp_path_factory.mktemp("named")
+    write_topics(folder / "topics.tsv", [(f"q{i}", str(i % 3)) for i in range(40)])
+    parts = [folder / "even.txt", folder / "odd.txt"]
+    for odd, path in enumerate(parts):
+        path.write_text("".join(f"q{i}\n" for i in range(odd, 40, 2)))
+    return str(folder / "topics.tsv"), list(map(str, parts))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    grades=st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0]), min_size=2, max_size=4), min_size=4, max_size=24),
+    group=st.sampled_from([PerGrade(1), MarginBins(3), HardMargin(1.0), Window((1, 3), 2)]),
+    which=st.sampled_from(["paper", "code", "mixed", "one part", "length"]),
+    size=st.integers(2, 9),
+    data=st.data(),
+)
+def test_drawn_batches_are_the_same_for_any_ranks_workers_and_start(
+    stores, named, grades, group, which, size, data
+) -> None:
+    table = {
+        f"q{i}": {f"d{(2 * i + j) % _DOCS}": grade for j, grade in enumerate([1.0, *row])}
+        for i, row in enumerate(grades)
+    }
+    supervision = Supervision.merge([Qrels.from_dict(table)])
+    parts = tuple(Part(path, 1.5 + i) for i, path in enumerate(named[1]))
+    batches = {
+        "paper": ByTopic(named[0], size, 2), "code": ByTopic(named[0], size, 1, variant="code"),
+        "mixed": Mixed(parts, size, homogeneous=False), "one part": Mixed(parts, size), "length": ByLength(size),
+    }[which]  # fmt: skip
+    one = _loader(stores, supervision, group, batches)
+    stop = one.steps_per_epoch(0) + one.steps_per_epoch(1)
+    straight = [one.batch(step) for step in range(stop)]
+    whole = [_check_batch([batch], supervision) for batch in straight]
+    for lists in whole:
+        docs = [doc for _, chosen in lists for doc in chosen]
+        assert which == "code" or len(set(docs)) == len(docs)
+        assert which == "code" or len({query for query, _ in lists}) == len(lists)
+    for world in (2, 4):
+        ranks = [_loader(stores, supervision, group, batches, rank=r, world=world) for r in range(world)]
+        for step in range(stop):
+            assert _check_batch([rank.batch(step) for rank in ranks], supervision) == whole[step]
+    for workers in (0, 1, 3):
+        start = data.draw(st.integers(0, stop))
+        rest = list(_loader(stores, supervision, group, batches, workers=workers).iterate(start, stop))
+        assert len(rest) == stop - start
+        assert all(_same(a, b) for a, b in zip(rest, straight[start:]))
 
 
 def _supervision(queries: int = 20) -> Supervision:

@@ -10,6 +10,9 @@ import numpy as np
 
 from ..errors import RecipeError
 from ..randomness import permutation
+from ._checks import at_least
+
+Documents = Callable[[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -38,16 +41,20 @@ class Batches(ABC):
     """Puts the queries of an epoch into batches."""
 
     @abstractmethod
-    def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
+    def plan(self, queries: Sequence[str], documents: Documents, *, seed: int, epoch: int) -> EpochPlan:
         """The batches of one epoch.
 
         Args:
-            queries: how many there are; rows are 0 .. queries - 1.
+            queries: the query ids; a query's row is its place among them.
             documents: query row -> the documents in its list this epoch, as numbers.
 
         Raises:
-            RecipeError: no batch comes about.
+            RecipeError: no batch comes about. DataError: a file it names is missing or wrong.
         """
+
+    def files(self) -> tuple[str, ...]:
+        """The files whose content decides, besides the arguments."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,12 @@ class Shuffled(Batches):
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        _check_size("Shuffled", self.size)
+        at_least("Shuffled", "size", self.size, 1)
 
-    def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
-        order = permutation(queries, seed, "batches", epoch).tolist()
-        batches = _slices(order, self.size) if self.repeats else _apart(order, documents, self.size)
-        return _planned("Shuffled", batches, self.size, queries=queries, drop_last=self.drop_last)
+    def plan(self, queries: Sequence[str], documents: Documents, *, seed: int, epoch: int) -> EpochPlan:
+        order = permutation(len(queries), seed, "batches", epoch).tolist()
+        batches = slices(order, self.size) if self.repeats else apart(order, documents, self.size)
+        return planned("Shuffled", batches, self.size, queries=len(queries), drop_last=self.drop_last)
 
 
 @dataclass(frozen=True)
@@ -93,29 +100,53 @@ class ByDocument(Batches):
     drop_last: bool = False
 
     def __post_init__(self) -> None:
-        _check_size("ByDocument", self.size)
+        at_least("ByDocument", "size", self.size, 1)
 
-    def plan(self, queries: int, documents: Callable[[int], Sequence[int]], *, seed: int, epoch: int) -> EpochPlan:
+    def plan(self, queries: Sequence[str], documents: Documents, *, seed: int, epoch: int) -> EpochPlan:
         groups: dict[int, list[int]] = {}
-        for query in permutation(queries, seed, "batches", epoch).tolist():
+        for query in permutation(len(queries), seed, "batches", epoch).tolist():
             docs = documents(query)
             groups.setdefault(docs[0] if docs else -1 - query, []).append(query)
         found = list(groups.values())  # large groups tend to come first: hence a second shuffle
         order = [query for i in permutation(len(found), seed, "groups", epoch).tolist() for query in found[i]]
-        batches = _slices(order, self.size)
-        return _planned("ByDocument", batches, self.size, queries=queries, drop_last=self.drop_last)
+        batches = slices(order, self.size)
+        return planned("ByDocument", batches, self.size, queries=len(queries), drop_last=self.drop_last)
 
 
-def _check_size(spec: str, size: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise RecipeError(f"size is {size!r}", where=f"{spec}.size", fix="give a whole number of 1 or more")
+@dataclass(frozen=True)
+class ByLength(Batches):
+    """Queries with lists of like length travel together, `size` at a time; each once an epoch, batches in random order.
+
+    A list's length is its number of documents. Lists of a batch are padded to its longest: where lengths vary widely,
+    little of the score matrix is then padding, and list-wise losses compare like with like.
+
+    Args:
+        size: queries of one batch, over all processes.
+        repeats: let a document be in several lists of a batch, see `Shuffled`.
+        drop_last: leave out batches with fewer than `size` queries.
+    """
+
+    size: int = 32
+    repeats: bool = False
+    drop_last: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("ByLength", "size", self.size, 1)
+
+    def plan(self, queries: Sequence[str], documents: Documents, *, seed: int, epoch: int) -> EpochPlan:
+        order = permutation(len(queries), seed, "batches", epoch)
+        lengths = np.fromiter((len(documents(row)) for row in order.tolist()), np.int64, len(order))
+        ordered = order[np.argsort(lengths, kind="stable")].tolist()  # like lengths stay in random order
+        batches = slices(ordered, self.size) if self.repeats else apart(ordered, documents, self.size)
+        shuffled = [batches[i] for i in permutation(len(batches), seed, "batch order", epoch).tolist()]
+        return planned("ByLength", shuffled, self.size, queries=len(queries), drop_last=self.drop_last)
 
 
-def _slices(order: list[int], size: int) -> list[list[int]]:
-    return [order[i : i + size] for i in range(0, len(order), size)]
+def slices(order: Sequence[int], size: int) -> list[list[int]]:
+    return [list(order[i : i + size]) for i in range(0, len(order), size)]
 
 
-def _planned(spec: str, batches: list[list[int]], size: int, *, queries: int, drop_last: bool) -> EpochPlan:
+def planned(spec: str, batches: list[list[int]], size: int, *, queries: int, drop_last: bool) -> EpochPlan:
     if drop_last:
         batches = [batch for batch in batches if len(batch) == size]
     if not batches:
@@ -124,7 +155,7 @@ def _planned(spec: str, batches: list[list[int]], size: int, *, queries: int, dr
     return EpochPlan.of(batches)
 
 
-def _apart(order: list[int], documents: Callable[[int], Sequence[int]], size: int) -> list[list[int]]:
+def apart(order: Sequence[int], documents: Documents, size: int) -> list[list[int]]:
     """First fit: each query goes to the first batch that has room and none of its documents."""
     batches: list[list[int]] = []
     within: list[set[int]] = []

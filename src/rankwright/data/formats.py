@@ -102,7 +102,7 @@ def write_run(path: Path, run: Run, *, tag: str = "rankwright", depth: int | Non
         query, doc = _pair(run, int(bad[0]))
         what = f"the score of query {shown(query)} and document {shown(doc)} is {run.values[bad[0]]}"
         raise NonFiniteError(what, where=path, fix="find out which step made it: rankwright writes finite scores only")
-    _write_lines(Path(path), _run_lines(run.ranked(depth), tag))
+    write_lines(Path(path), _run_lines(run.ranked(depth), tag))
 
 
 def _run_lines(run: Run, tag: str) -> Iterator[str]:
@@ -126,7 +126,7 @@ def write_qrels(path: Path, qrels: Qrels, *, dialect: Literal["beir", "trec"] = 
         query, doc = _pair(qrels, int(bad[0]))
         what = f"the grade of query {shown(query)} and document {shown(doc)} is {qrels.values[bad[0]]}"
         raise DataError(what, where=path, fix="use whole grades")
-    _write_lines(Path(path), _qrels_lines(qrels, dialect))
+    write_lines(Path(path), _qrels_lines(qrels, dialect))
 
 
 def _qrels_lines(qrels: Qrels, dialect: Literal["beir", "trec"]) -> Iterator[str]:
@@ -156,7 +156,8 @@ def _check_rows(path: Path, table: Run | Qrels) -> None:
         raise DataError(what, where=path, fix="keep one of the rows")
 
 
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines that end in a newline; a suffix .gz or .zst compresses, the same lines to the same bytes."""
     with write_file(path) as raw, ExitStack() as stack:
         file: Any = raw
         if path.suffix == ".gz":  # no name and no time inside: the same rows make the same bytes

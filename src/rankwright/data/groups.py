@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
 from ..errors import RecipeError
 from ..randomness import generator, key
 from ..types import Candidates, Example
+from ._checks import at_least
 
 
 class Group(ABC):
@@ -20,16 +22,15 @@ class Group(ABC):
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         """The documents of the list, in its order; all that there are when there are too few."""
 
+    def files(self) -> tuple[str, ...]:
+        """The files whose content decides, besides the arguments."""
+        return ()
 
-def _taken(candidates: Candidates, places: Iterable[int]) -> Example:
+
+def taken(candidates: Candidates, places: Iterable[int]) -> Example:
     places = list(places)
     docs, targets = [candidates.docs[i] for i in places], [candidates.targets[i] for i in places]
     return Example(candidates.query, docs, targets)
-
-
-def _at_least(spec: str, name: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise RecipeError(f"{name} is {value!r}", where=f"{spec}.{name}", fix=f"give a whole number of {least} or more")
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Random(Group):
     size: int = 8
 
     def __post_init__(self) -> None:
-        _at_least("Random", "size", self.size, 1)
+        at_least("Random", "size", self.size, 1)
 
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         order = generator(seed, "group", epoch, candidates.query).permutation(len(candidates.docs))
-        return _taken(candidates, order[: self.size].tolist())
+        return taken(candidates, order[: self.size].tolist())
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,12 @@ class Top(Group):
     size: int = 8
 
     def __post_init__(self) -> None:
-        _at_least("Top", "size", self.size, 1)
+        at_least("Top", "size", self.size, 1)
 
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         order = generator(seed, "group", epoch, candidates.query).permutation(len(candidates.docs))
         order = order[np.argsort(-np.asarray(candidates.targets)[order], kind="stable")]
-        return _taken(candidates, order[: self.size].tolist())
+        return taken(candidates, order[: self.size].tolist())
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class OneRelevant(Group):
     negatives: int = 7
 
     def __post_init__(self) -> None:
-        _at_least("OneRelevant", "negatives", self.negatives, 0)
+        at_least("OneRelevant", "negatives", self.negatives, 0)
 
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         relevant = [i for i, target in enumerate(candidates.targets) if target > 0]
@@ -91,4 +92,83 @@ class OneRelevant(Group):
             count = min(self.negatives, len(others))
             rng = generator(seed, "group", epoch, candidates.query)
             drawn = rng.choice(len(others), count, replace=False).tolist()
-        return _taken(candidates, [first, *(others[i] for i in drawn)])
+        return taken(candidates, [first, *(others[i] for i in drawn)])
+
+
+@dataclass(frozen=True)
+class PerGrade(Group):
+    """So many documents of every grade, highest grade first, drawn anew each epoch without replacement.
+
+    A grade is a target; where teacher scores are the targets, each score is a grade of its own.
+
+    Args:
+        counts: how many of each grade there is; or a number a grade, ``{3: 1, 2: 1, 0: 4}``: the other grades then
+            stay out, unless the query has none of these (the list would be empty): all its documents are then drawn
+            from, as many as the counts add up to.
+    """
+
+    counts: int | Mapping[str, int] = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.counts, Mapping):
+            return at_least("PerGrade", "counts", self.counts, 1)
+        counts: dict[str, int] = {}
+        for grade, count in self.counts.items():
+            at_least("PerGrade", f"counts.{grade}", count, 0)
+            counts[f"{_grade(grade):g}"] = count
+        if not sum(counts.values()):
+            raise RecipeError("counts name no document", where="PerGrade.counts", fix="e.g. {3: 1, 2: 1, 0: 4}")
+        object.__setattr__(self, "counts", counts)  # 3, "3" and "3.0" are one grade
+
+    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
+        order = generator(seed, "group", epoch, candidates.query).permutation(len(candidates.docs)).tolist()
+        by_grade: dict[float, list[int]] = {}
+        for place in order:
+            by_grade.setdefault(float(candidates.targets[place]), []).append(place)
+        grades = sorted(by_grade, reverse=True)
+        if isinstance(self.counts, int):
+            return taken(candidates, [place for grade in grades for place in by_grade[grade][: self.counts]])
+        count = {float(grade): count for grade, count in cast(Mapping[str, int], self.counts).items()}
+        places = [place for grade in grades for place in by_grade[grade][: count.get(grade, 0)]]
+        return taken(candidates, places or order[: sum(count.values())])
+
+
+def _grade(text: object) -> float:
+    try:
+        return float(cast(str, text))
+    except (TypeError, ValueError):
+        what = f"{text!r} is no grade"
+        raise RecipeError(what, where="PerGrade.counts", fix="write grade: count, e.g. {3: 1, 0: 4}") from None
+
+
+@dataclass(frozen=True)
+class Window(Group):
+    """Documents between two ranks by target, drawn uniformly without replacement, anew each epoch; best first.
+
+    The highest target has rank 1; equal targets are ranked in an order drawn anew each epoch. A query with fewer
+    documents than the first rank gives its last one.
+
+    Args:
+        ranks: first and last, both included.
+        size: documents of the list; as many as there are in the window when there are fewer.
+    """
+
+    ranks: tuple[int, int] = (1, 100)
+    size: int = 8
+
+    def __post_init__(self) -> None:
+        at_least("Window", "size", self.size, 1)
+        if not (isinstance(self.ranks, tuple | list) and len(self.ranks) == 2):
+            raise RecipeError(f"ranks are {self.ranks!r}", where="Window.ranks", fix="give two, e.g. [1, 100]")
+        first, last = self.ranks
+        at_least("Window", "ranks", first, 1)
+        at_least("Window", "ranks", last, first)
+
+    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
+        rng = generator(seed, "group", epoch, candidates.query)
+        order = rng.permutation(len(candidates.docs))
+        order = order[np.argsort(-np.asarray(candidates.targets)[order], kind="stable")]
+        first = min(self.ranks[0], len(order))
+        window = order[first - 1 : self.ranks[1]]
+        drawn = np.sort(rng.choice(len(window), min(self.size, len(window)), replace=False))
+        return taken(candidates, window[drawn].tolist())

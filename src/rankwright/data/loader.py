@@ -81,7 +81,7 @@ class Loader:
     def _planned(self, epoch: int) -> EpochPlan:
         if epoch not in self._plans:
             plan = self.batches.plan(
-                len(self.supervision), lambda row: self._chosen(row, epoch)[1], seed=self.seed, epoch=epoch
+                self.supervision.queries, lambda row: self._chosen(row, epoch)[1], seed=self.seed, epoch=epoch
             )
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))

@@ -8,12 +8,14 @@ from .exact import Exact
 from .index import Index, open_ranking, search_into
 from .lexical import BM25, LexicalIndex
 from .mine import Mine, MineReport, mine
+from .topics import Clusters, k_means
 from .vectors import Vectors
 
 __all__ = [
     "BM25",
     "Ann",
     "AnnIndex",
+    "Clusters",
     "Exact",
     "Index",
     "LexicalIndex",
@@ -22,6 +24,7 @@ __all__ = [
     "Vectors",
     "embed",
     "encode",
+    "k_means",
     "mine",
     "open_ranking",
     "recall",

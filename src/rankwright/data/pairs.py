@@ -1,0 +1,136 @@
+"""Groups of two, a positive and a negative, chosen by the teacher's margin: MarginBins and HardMargin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ..randomness import generator
+from ..types import Candidates, Example
+from ._checks import at_least, finite
+from .formats import read_qrels
+from .groups import Group, taken
+
+
+class _Pairs(NamedTuple):
+    """All pairs of a query: places of documents, and the target of the positive minus that of the negative."""
+
+    positive: np.ndarray  # int64 [p]
+    negative: np.ndarray  # int64 [p]
+    margins: np.ndarray  # float64 [p]
+
+
+class _Positives:
+    """Which documents of a query are the positives of its pairs."""
+
+    def __init__(self, path: str | None) -> None:
+        self._of: dict[str, set[str]] = {}
+        if path is not None:
+            for query, docs, grades in read_qrels(Path(path)):
+                self._of[query] = {doc for doc, grade in zip(docs, grades.tolist()) if grade > 0}
+
+    def pairs(self, candidates: Candidates) -> _Pairs:
+        """Every positive with every other document; without a known positive the highest targets are the positives."""
+        targets = np.asarray(candidates.targets, np.float64)
+        known = self._of.get(candidates.query, set())
+        positive = np.array([doc in known for doc in candidates.docs], bool)
+        if not positive.any():
+            positive = targets == targets.max()
+        first, second = np.flatnonzero(positive), np.flatnonzero(~positive)
+        p, n = np.repeat(first, len(second)), np.tile(second, len(first))
+        return _Pairs(p, n, targets[p] - targets[n])
+
+    def example(self, candidates: Candidates, pairs: _Pairs, drawn: int) -> Example:
+        return taken(candidates, [int(pairs.positive[drawn]), int(pairs.negative[drawn])])
+
+
+@dataclass(frozen=True)
+class MarginBins(Group):
+    """One positive and one negative, balanced over the teacher's margin (TAS-Balanced, arXiv:2104.06967).
+
+    The range of a query's margins is cut into `bins` parts of equal width; a part that has pairs is drawn uniformly,
+    then one of its pairs, anew each epoch. So rare margins are drawn as often as frequent ones. Where all margins are
+    equal there is one part, and every pair is as likely. The targets of the list are those of the pair: the teacher's.
+
+    A query without a pair gives one document, with the highest target.
+
+    Args:
+        bins: h in the paper, 10 in its code.
+        relevant: a qrels file that tells the positives (a grade above 0), as teacher scores do not; null: a query's
+            documents with the highest target are its positives, the others its negatives.
+    """
+
+    bins: int = 10
+    relevant: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least("MarginBins", "bins", self.bins, 1)
+
+    @cached_property
+    def _positives(self) -> _Positives:
+        return _Positives(self.relevant)
+
+    def files(self) -> tuple[str, ...]:
+        return () if self.relevant is None else (self.relevant,)
+
+    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
+        pairs = self._positives.pairs(candidates)
+        if not len(pairs.margins):
+            return _best(candidates, seed, epoch)
+        rng = generator(seed, "group", epoch, candidates.query)
+        bins = _bins(pairs.margins, self.bins)
+        filled = np.unique(bins)
+        within = np.flatnonzero(bins == filled[rng.integers(len(filled))])
+        return self._positives.example(candidates, pairs, int(within[rng.integers(len(within))]))
+
+
+@dataclass(frozen=True)
+class HardMargin(Group):
+    """One positive and one negative, drawn uniformly among the pairs whose teacher margin is at most `cutoff`.
+
+    Pairs that the teacher tells apart with ease teach little. A query without a hard pair gives the hardest it has.
+    matchmaker names the strategy ``hard-margin``, with its code commented out: there it draws as ``random`` does.
+
+    Args:
+        cutoff: on the teacher's scale; 6 in the commented-out code.
+        relevant: a qrels file that tells the positives, see `MarginBins`.
+    """
+
+    cutoff: float = 6.0
+    relevant: str | None = None
+
+    def __post_init__(self) -> None:
+        finite("HardMargin", "cutoff", self.cutoff)
+
+    @cached_property
+    def _positives(self) -> _Positives:
+        return _Positives(self.relevant)
+
+    def files(self) -> tuple[str, ...]:
+        return () if self.relevant is None else (self.relevant,)
+
+    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
+        pairs = self._positives.pairs(candidates)
+        if not len(pairs.margins):
+            return _best(candidates, seed, epoch)
+        hard = np.flatnonzero(pairs.margins <= max(self.cutoff, float(pairs.margins.min())))
+        drawn = generator(seed, "group", epoch, candidates.query).integers(len(hard))
+        return self._positives.example(candidates, pairs, int(hard[drawn]))
+
+
+def _bins(margins: np.ndarray, bins: int) -> np.ndarray:
+    """The part of the range that each margin lies in (int64 [p]); the largest margin lies in the last."""
+    low, high = float(margins.min()), float(margins.max())
+    lower_edges = low + np.arange(bins) * ((high - low) / bins)
+    return np.searchsorted(lower_edges, margins, side="right") - 1
+
+
+def _best(candidates: Candidates, seed: int, epoch: int) -> Example:
+    targets = np.asarray(candidates.targets)
+    best = np.flatnonzero(targets == targets.max())
+    drawn = generator(seed, "group", epoch, candidates.query).integers(len(best))
+    return taken(candidates, [int(best[drawn])])

@@ -102,7 +102,7 @@ def test_an_architecture_that_mixes_packed_texts_stays_padded(monkeypatch):
     assert model.config._attn_implementation == usual
 
 
-def reference(q, k, v, sizes, *, scale, causal, window):
+def reference(q, k, v, sizes, *, scale, causal, window, bias=None):
     """float64 softmax attention, one text and one head at a time, in NumPy's way."""
     made, first = torch.zeros_like(q), 0
     for size in sizes:
@@ -114,6 +114,8 @@ def reference(q, k, v, sizes, *, scale, causal, window):
         for head in range(q.shape[1]):
             group = head // (q.shape[1] // k.shape[1])
             scores = (q[at, head] @ k[at, group].T * scale).masked_fill(~seen, float("-inf"))
+            if bias is not None:
+                scores = scores + bias[0, head, :size, :size]
             made[at, head] = scores.softmax(-1) @ v[at, group]
         first += size
     return made
@@ -136,6 +138,22 @@ def test_attention_is_within_each_text(sizes, causal, window, groups, seed):
     assert (made[0] - expected).abs().max() < 1e-12
     wide = (x.repeat_interleave(4 // x.shape[1], dim=1) for x in (q, k, v))
     assert (_padded(*wide, packing, 0.3, causal, window) - expected).abs().max() < 1e-12
+
+
+@settings(max_examples=20)
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_a_position_bias_is_added_to_the_scores(sizes, seed):
+    draw = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(sum(sizes), 4, 8, dtype=torch.float64, generator=draw) for _ in range(3))
+    bias = torch.randn(1, 4, max(sizes), max(sizes), dtype=torch.float64, generator=draw).requires_grad_()
+    packing = Packing(torch.tensor([0, *sizes]).cumsum(0))
+    expected = reference(q, k, v, sizes, scale=1.0, causal=False, window=None, bias=bias)
+    (slope,) = torch.autograd.grad(expected.square().sum(), bias)
+    states = (x.transpose(0, 1)[None] for x in (q, k, v))
+    by_runs = attend(torch.nn.Identity(), *states, None, packing, 1.0, position_bias=bias)[0][0]
+    for made in (by_runs, _padded(q, k, v, packing, 1.0, False, None, bias)):
+        assert (made - expected).abs().max() < 1e-12
+        assert (torch.autograd.grad(made.square().sum(), bias)[0] - slope).abs().max() < 1e-12
 
 
 def test_packing_knows_its_runs_and_places():

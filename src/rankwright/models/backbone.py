@@ -110,7 +110,7 @@ def load_backbone(
     model = _build(folder, encoders[type(made)], made, dtype)
     for module in model.modules() if shared else ():
         if isinstance(getattr(module, "dropout", None), float):  # T5's attention; the others are nn.Dropout
-            module.dropout = 0.0
+            module.dropout = 0.0  # type: ignore[assignment]
     return model, note
 
 

@@ -2,7 +2,8 @@
 
 Linear layers, norms and activations then never see padding. transformers' attention interface hands `Packing` through
 to `attend`, which keeps the texts apart: on CPU one call of torch's fused attention per run of equal lengths, without
-any mask; on CUDA a variable-length flash kernel in half precision, otherwise one padded call.
+any mask; on CUDA a variable-length flash kernel in half precision, otherwise one padded call. A
+relative position bias (T5) takes the mask's place; no flash kernel knows it.
 """
 
 from __future__ import annotations

@@ -18,22 +18,36 @@ SHAPE = {
     "max_position_embeddings": 200, "pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2,
     "sep_token_id": 3, "use_cache": False, "attention_dropout": 0.0, "attention_probs_dropout_prob": 0.0,
 }  # fmt: skip
+DISTANCES = {
+    "vocab_size": 90, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.2,
+    "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20, "pad_token_id": 1,
+}  # fmt: skip
+UNPACKED = {
+    "mpnet": "padded (eager attention)",
+    "umt5": "padded (its position bias is built anew in every layer)",
+}
 GROUPED = SHAPE | {"num_key_value_heads": 2, "head_dim": 8}
 OTHER = {
     "distilbert": {"dim": 32, "hidden_dim": 48, "n_layers": 2, "n_heads": 4, "vocab_size": 90,
                    "max_position_embeddings": 200, "pad_token_id": 1, "attention_dropout": 0.0, "dropout": 0.2},
     "modernbert": SHAPE | {"mlp_dropout": 0.2, "local_attention": 16},
     "mistral": GROUPED | {"sliding_window": 5}, "qwen2": GROUPED, "qwen3": GROUPED, "llama": GROUPED,
+    "t5": DISTANCES, "mt5": DISTANCES | {"feed_forward_proj": "gated-gelu"}, "umt5": DISTANCES,
 }  # fmt: skip
 
 
 def backbone(name):
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+    from transformers import CONFIG_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
     torch.manual_seed(3)
     config = CONFIG_MAPPING[name](**(OTHER.get(name, SHAPE | {"hidden_dropout_prob": 0.2})))
     config._attn_implementation = "sdpa" if name != "mpnet" else "eager"
-    return MODEL_MAPPING[type(config)](config).double()
+    classes = MODEL_FOR_TEXT_ENCODING_MAPPING if "t5" in name else MODEL_MAPPING
+    model = classes[type(config)](config).double()
+    for module in model.modules():
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0  # of attention probabilities, as `load_backbone` does
+    return model
 
 
 def some_texts(sizes, *, keys):
@@ -60,8 +74,8 @@ def test_packed_equals_padded_in_vectors_and_gradients_with_dropout_on(name):
     padded, expected = gradients(model, texts)
     note = adopt_packing(model)
     assert model.training
-    if name == "mpnet":
-        assert note == "padded (eager attention)"
+    if name in UNPACKED:
+        assert note == UNPACKED[name]
         return
     assert note == "packed"
     assert model.config._attn_implementation == NAME
@@ -88,7 +102,7 @@ def test_an_architecture_that_mixes_packed_texts_stays_padded(monkeypatch):
     assert model.config._attn_implementation == usual
 
 
-def reference(q, k, v, sizes, *, scale, causal, window):
+def reference(q, k, v, sizes, *, scale, causal, window, bias=None):
     """float64 softmax attention, one text and one head at a time, in NumPy's way."""
     made, first = torch.zeros_like(q), 0
     for size in sizes:
@@ -100,6 +114,8 @@ def reference(q, k, v, sizes, *, scale, causal, window):
         for head in range(q.shape[1]):
             group = head // (q.shape[1] // k.shape[1])
             scores = (q[at, head] @ k[at, group].T * scale).masked_fill(~seen, float("-inf"))
+            if bias is not None:
+                scores = scores + bias[0, head, :size, :size]
             made[at, head] = scores.softmax(-1) @ v[at, group]
         first += size
     return made
@@ -122,6 +138,22 @@ def test_attention_is_within_each_text(sizes, causal, window, groups, seed):
     assert (made[0] - expected).abs().max() < 1e-12
     wide = (x.repeat_interleave(4 // x.shape[1], dim=1) for x in (q, k, v))
     assert (_padded(*wide, packing, 0.3, causal, window) - expected).abs().max() < 1e-12
+
+
+@settings(max_examples=20)
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 99))
+def test_a_position_bias_is_added_to_the_scores(sizes, seed):
+    draw = torch.Generator().manual_seed(seed)
+    q, k, v = (torch.randn(sum(sizes), 4, 8, dtype=torch.float64, generator=draw) for _ in range(3))
+    bias = torch.randn(1, 4, max(sizes), max(sizes), dtype=torch.float64, generator=draw).requires_grad_()
+    packing = Packing(torch.tensor([0, *sizes]).cumsum(0))
+    expected = reference(q, k, v, sizes, scale=1.0, causal=False, window=None, bias=bias)
+    (slope,) = torch.autograd.grad(expected.square().sum(), bias)
+    states = (x.transpose(0, 1)[None] for x in (q, k, v))
+    by_runs = attend(torch.nn.Identity(), *states, None, packing, 1.0, position_bias=bias)[0][0]
+    for made in (by_runs, _padded(q, k, v, packing, 1.0, False, None, bias)):
+        assert (made - expected).abs().max() < 1e-12
+        assert (torch.autograd.grad(made.square().sum(), bias)[0] - slope).abs().max() < 1e-12
 
 
 def test_packing_knows_its_runs_and_places():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,21 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Family:
-    """What differs between the architectures that are read: names of config keys, and where positions start."""
+    """What differs between the architectures that are read: names of config keys, and what positions are."""
 
     attention: str = "attention_dropout"  # dropout of attention probabilities
     hidden: tuple[str, ...] = ()  # dropouts of token vectors
     offset: bool = False  # positions start behind the padding token's id
+    relative: bool = False  # positions are distances, without a limit: a learned bias of the attention scores
+    packs: bool = True  # False: its bias would be built for a whole row of packed texts, quadratic in the row
 
 
 _BERT = Family("attention_probs_dropout_prob", ("hidden_dropout_prob",))
 _ROBERTA = Family("attention_probs_dropout_prob", ("hidden_dropout_prob",), offset=True)
+_T5 = Family("dropout_rate", ("dropout_rate",), relative=True)
 FAMILIES = {
     "bert": _BERT, "electra": _BERT, "albert": _BERT, "nomic_bert": _BERT,
     "roberta": _ROBERTA, "xlm-roberta": _ROBERTA, "camembert": _ROBERTA, "mpnet": _ROBERTA,
     "distilbert": Family(hidden=("dropout",)),
     "modernbert": Family(hidden=("embedding_dropout", "mlp_dropout")),
     "qwen2": Family(), "qwen3": Family(), "llama": Family(), "mistral": Family(),
+    "t5": _T5, "mt5": _T5, "umt5": replace(_T5, packs=False),
 }  # fmt: skip
 
 _UNREAD = ("quantization_config", "compression_config")
@@ -47,7 +52,8 @@ _NOISE = ("torch_dtype", "dtype", "architectures", "transformers_version", "attn
 _LAYERS = ("num_hidden_layers", "n_layers", "num_layers")
 _MOST_LAYERS = 1000
 _RANGE = re.compile(r"layers\.(\d+)(?:-(\d+))?")
-_LAYER_NAME = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+_LAYER_NAME = re.compile(r"(?:^|\.)(?:layers?|block)\.(\d+)\.")  # the first match: T5 has layers within blocks
+_EMBEDDINGS = re.compile(r"[^.]*embed|shared\.")
 
 
 def clean_config(config: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -79,26 +85,33 @@ def load_backbone(
     The dropout of attention probabilities is set to 0: it leaves torch's fast kernels, and its masks belong to the
     kernel, not to the text.
     """
-    from transformers import CONFIG_MAPPING, MODEL_MAPPING
+    from transformers import CONFIG_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
 
     family = FAMILIES[config["model_type"]]
     values = {name: value for name, value in config.items() if name != "model_type"} | {"use_cache": False}
-    if dropout is not None:
-        if dropout > 0 and not family.hidden:
-            fix = "leave `dropout` out or set it to 0"
-            raise RecipeError(f"{config['model_type']} has no hidden dropout to set", where=folder, fix=fix)
-        values |= dict.fromkeys(family.hidden, dropout)
+    if dropout and not family.hidden:
+        fix = "leave `dropout` out or set it to 0"
+        raise RecipeError(f"{config['model_type']} has no hidden dropout to set", where=folder, fix=fix)
     try:
         made = CONFIG_MAPPING[config["model_type"]].from_dict(values)
     except Exception as error:  # transformers checks a config's values with several libraries
         raise ArtefactError(f"config.json does not fit its architecture ({error})", where=folder) from error
-    hidden = max((getattr(made, name) for name in family.hidden), default=0.0)
     stated = getattr(made, family.attention)
-    setattr(made, family.attention, 0.0)
+    for name in family.hidden if dropout is not None else ():
+        setattr(made, name, dropout)
+    hidden = max((getattr(made, name) for name in family.hidden), default=0.0)
+    shared = family.attention in family.hidden
+    if not shared:
+        setattr(made, family.attention, 0.0)
     note = f"hidden dropout {hidden:g}, drawn by text" + (
         f"; attention dropout 0 (the checkpoint says {stated:g})" if stated else ""
     )
-    return _build(folder, MODEL_MAPPING[type(made)], made, dtype), note
+    encoders = MODEL_FOR_TEXT_ENCODING_MAPPING if type(made) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
+    model = _build(folder, encoders[type(made)], made, dtype)
+    for module in model.modules() if shared else ():
+        if isinstance(getattr(module, "dropout", None), float):  # T5's attention; the others are nn.Dropout
+            module.dropout = 0.0  # type: ignore[assignment]
+    return model, note
 
 
 def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> PreTrainedModel:
@@ -206,6 +219,8 @@ def first_position(config: Any) -> int:
 
 def position_limit(model: PreTrainedModel) -> int:
     """How many tokens the model has positions for."""
+    if FAMILIES[model.config.model_type].relative:
+        return sys.maxsize
     return model.config.max_position_embeddings - first_position(model.config)
 
 
@@ -234,7 +249,12 @@ def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
 
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:
     """The state of the model under its plain names, LoRA adapters added to the weights they adapt."""
-    state = {name.replace(".base_layer.", "."): t for name, t in model.state_dict().items() if ".lora_" not in name}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} - dict(model.named_parameters()).keys()
+    state = {
+        name.replace(".base_layer.", "."): t
+        for name, t in model.state_dict().items()
+        if ".lora_" not in name and name not in tied
+    }
     if any(".lora_" in name for name, _ in model.named_parameters()):
         from peft.tuners.lora import Linear
 
@@ -266,7 +286,7 @@ def freeze(model: nn.Module, rules: tuple[str, ...]) -> None:
 
 def _fits(rule: str, name: str) -> bool:
     if rule == "embeddings":
-        return "embed" in name.split(".")[0]
+        return _EMBEDDINGS.match(name) is not None
     if span := _RANGE.fullmatch(rule):
         layer = _LAYER_NAME.search(name)
         return layer is not None and int(span[1]) <= int(layer[1]) <= int(span[2] or span[1])

@@ -81,11 +81,11 @@ def _by_sentence_transformers(folder: Path, texts: list[str], ranker: DenseRanke
 
 def _by_transformers(folder: Path, texts: list[str], ranker: DenseRanker, side: Side) -> np.ndarray:
     """The backbone and tokenizer as transformers reads them; pooling and projection written out."""
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
 
     encoder, text = ranker.encoder(side), ranker.sides[side]
     place = read_folder(folder).path
-    model = AutoModel.from_pretrained(str(place), local_files_only=True).eval()
+    model = type(encoder.backbone).from_pretrained(str(place), local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
     rows = []
     for one in texts:  # one at a time: no padding to get wrong

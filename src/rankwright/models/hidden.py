@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..types import Texts
-from .backbone import first_position, position_limit
+from .backbone import FAMILIES, first_position, position_limit
 from .dropout import drawing
 from .packing import NAME, Packing, attend
 
@@ -60,6 +60,16 @@ def _positions(backbone: PreTrainedModel, ids: Int[Tensor, " tokens"], packing: 
     return within * counted + first - 1
 
 
+def _bias_of_the_longest(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Before T5's first attention, which would build its position bias for the whole packed row."""
+    packing = kwargs.get("packing")
+    if packing is not None and kwargs.get("position_bias") is None:
+        kwargs["position_bias"] = module.compute_bias(packing.longest, packing.longest)  # type: ignore[operator]
+    return args, kwargs
+
+
 # --- the check at load --------------------------------------------------------------------------
 
 
@@ -74,6 +84,11 @@ def adopt_packing(backbone: PreTrainedModel) -> str:
     usual = backbone.config._attn_implementation
     if usual != "sdpa":
         return f"padded ({usual} attention)"
+    if not FAMILIES[backbone.config.model_type].packs:
+        return "padded (its position bias is built anew in every layer)"
+    for module in backbone.modules():
+        if getattr(module, "has_relative_attention_bias", False):
+            module.register_forward_pre_hook(_bias_of_the_longest, with_kwargs=True)
     lengths = torch.tensor([min(length, position_limit(backbone)) for length in _CHECKED_LENGTHS])
     ids = torch.randint(
         1, backbone.config.vocab_size, (int(lengths.sum()),), generator=torch.Generator().manual_seed(0)

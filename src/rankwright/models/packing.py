@@ -2,7 +2,8 @@
 
 Linear layers, norms and activations then never see padding. transformers' attention interface hands `Packing` through
 to `attend`, which keeps the texts apart: on CPU one call of torch's fused attention per run of equal lengths, without
-any mask; on CUDA a variable-length flash kernel in half precision, otherwise one padded call.
+any mask; on CUDA a variable-length flash kernel in half precision, otherwise one padded call. A
+relative position bias (T5) takes the mask's place; no flash kernel knows it.
 """
 
 from __future__ import annotations
@@ -72,37 +73,44 @@ def attend(
     scaling: float | None = None,
     is_causal: bool | None = None,
     sliding_window: int | None = None,
+    position_bias: Float[Tensor, "1 h longest longest"] | None = None,
     **_: Any,  # what transformers hands to every implementation and this one has no use for (dropout is 0 here)
 ) -> tuple[Float[Tensor, "1 t h d"], None]:
     """Attention within each text, as one of transformers' attention implementations.
 
-    `sliding_window`: places at least so far apart do not see each other.
+    `sliding_window`: places at least so far apart do not see each other. `position_bias`: added to the scores; shorter
+    texts take its corner. Never with a window or in a causal model.
     """
     causal = bool(getattr(module, "is_causal", False)) if is_causal is None else is_causal
+    assert position_bias is None or not (causal or sliding_window), "a bias stands alone"
+    bias = None if position_bias is None else position_bias.to(query.dtype)
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # [tokens, heads, dim]
     if k.shape[1] != q.shape[1]:  # grouped-query attention
         k, v = (states.repeat_interleave(q.shape[1] // states.shape[1], dim=1) for states in (k, v))
     if sliding_window is not None and sliding_window >= packing.longest:
         sliding_window = None
     if q.device.type != "cuda":
-        made = _by_runs(q, k, v, packing, scaling, causal, sliding_window)
-    elif q.dtype in _HALF and _has_varlen():
+        made = _by_runs(q, k, v, packing, scaling, causal, sliding_window, bias)
+    elif q.dtype in _HALF and bias is None and _has_varlen():
         made = _flash(q, k, v, packing, scaling, causal, sliding_window)
     else:
-        made = _padded(q, k, v, packing, scaling, causal, sliding_window)
+        made = _padded(q, k, v, packing, scaling, causal, sliding_window, bias)
     return made[None], None
 
 
 def _by_runs(
-    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
-) -> Float[Tensor, "tokens h d"]:
-    """One fused call per run of equal lengths: no padding and, but for sliding windows, no mask."""
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None,
+    bias: Tensor | None = None,
+) -> Float[Tensor, "tokens h d"]:  # fmt: skip
+    """One fused call per run of equal lengths: no padding and, but for sliding windows and biases, no mask."""
     tokens = [rows * size for rows, size in packing.runs]
     made = []
     # split, not slices: its backward is one concatenation, theirs a full-size tensor of zeros each
     for (rows, size), *states in zip(packing.runs, q.split(tokens), k.split(tokens), v.split(tokens)):
         parts = (x.unflatten(0, (rows, size)).transpose(1, 2) for x in states)
-        mask = None if window is None or window >= size else _visible(size, causal, window, q.device)
+        mask = None if bias is None else bias[:, :, :size, :size]
+        if window is not None and window < size:
+            mask = _visible(size, causal, window, q.device)
         out = functional.scaled_dot_product_attention(
             *parts, attn_mask=mask, scale=scale, is_causal=causal and mask is None
         )
@@ -111,8 +119,9 @@ def _by_runs(
 
 
 def _padded(
-    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None
-) -> Float[Tensor, "tokens h d"]:
+    q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None,
+    bias: Tensor | None = None,
+) -> Float[Tensor, "tokens h d"]:  # fmt: skip
     """One call over a padded copy."""
     real = packing.real
     padded = []
@@ -122,6 +131,8 @@ def _padded(
     mask = real[:, None, None, :]
     if causal or window is not None:
         mask = mask & _visible(packing.longest, causal, window, q.device)
+    if bias is not None:
+        mask = torch.where(mask, bias, float("-inf"))
     out = functional.scaled_dot_product_attention(*padded, attn_mask=mask, scale=scale)
     return out.transpose(1, 2)[real]
 

@@ -8,6 +8,7 @@ from .exact import Exact
 from .index import Index, open_ranking, search_into
 from .lexical import BM25, LexicalIndex
 from .mine import Mine, MineReport, mine
+from .runs import Fuse, Tuned, fuse, tune_fusion, without_self
 from .vectors import Vectors
 
 __all__ = [
@@ -15,15 +16,20 @@ __all__ = [
     "Ann",
     "AnnIndex",
     "Exact",
+    "Fuse",
     "Index",
     "LexicalIndex",
     "Mine",
     "MineReport",
+    "Tuned",
     "Vectors",
     "embed",
     "encode",
+    "fuse",
     "mine",
     "open_ranking",
     "recall",
     "search_into",
+    "tune_fusion",
+    "without_self",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -209,7 +209,7 @@ def _blocks(parts: Sequence[_Part]) -> Iterator[slice]:
     """Consecutive queries with about `_ROWS` rows in all runs together."""
     last = np.cumsum(sum(part.sizes() for part in parts)) // _ROWS
     cuts = [0, *(np.flatnonzero(np.diff(last)) + 1).tolist(), len(last)]
-    for start, stop in zip(cuts, cuts[1:]):
+    for start, stop in pairwise(cuts):
         yield slice(start, stop)
 
 

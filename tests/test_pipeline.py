@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ def other(tmp_path: Path, tiny_data: Path) -> Path:
     documents = [json.loads(line) for line in (made / "corpus.jsonl").read_text().splitlines()][:6]
     lines = [json.dumps({"_id": d["_id"], "text": d["text"]}) for d in documents]
     (made / "queries.jsonl").write_text("\n".join(lines) + "\n")
-    pairs = [f"{a['_id']}\t{b['_id']}\t1" for a, b in zip(documents, documents[1:])]
+    pairs = [f"{a['_id']}\t{b['_id']}\t1" for a, b in pairwise(documents)]
     (made / "qrels/test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *pairs]) + "\n")
     return made
 

@@ -117,16 +117,16 @@ def known_steps(folder: Path) -> dict[str, dict[str, Any]]:
     """
     known = storage.read_json(folder / FILE)
     entries = list(known.values()) if isinstance(known, dict) else [None]
-    for entry in entries:
-        ours = isinstance(entry, dict) and {"key", "seconds", "outputs"} <= set(entry)
-        facts = entry.get("facts", {}) if ours else None
-        if not isinstance(facts, dict) or not _numbers([entry["seconds"], *facts.values()]):
-            raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
+    if not all(map(_is_step, entries)):
+        raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
     return known
 
 
-def _numbers(values: Sequence[object]) -> bool:
-    return all(isinstance(value, int | float) for value in values)
+def _is_step(entry: object) -> bool:
+    if not isinstance(entry, dict) or not {"key", "seconds", "outputs"} <= set(entry):
+        return False
+    facts = entry.get("facts", {})
+    return isinstance(facts, dict) and all(isinstance(n, int | float) for n in (entry["seconds"], *facts.values()))
 
 
 def claim(folder: Path) -> None:

@@ -15,7 +15,7 @@ from .. import signals
 from ..errors import DataError, NonFiniteError, UsageError
 from ..evaluation import evaluate, parse
 from ..progress import progress
-from ..types import Qrels, Run
+from ..types import Qrels, Run, picked
 from .index import places
 
 Method = Literal["rrf", "sum", "mnz", "anz", "max", "min", "med"]
@@ -282,7 +282,7 @@ def _of_queries(run: Run, queries: Sequence[str]) -> Run:
     taken = np.array([rows[query] for query in queries if query in rows], np.int64)
     place, row = _spans(run.offsets, taken)
     offsets = _offsets(np.bincount(row, minlength=len(taken)))
-    return Run([run.queries[i] for i in taken.tolist()], run.docs, offsets, run.columns[place], run.values[place])
+    return Run(picked(run.queries, taken), run.docs, offsets, run.columns[place], run.values[place])
 
 
 def _grid(spec: Fuse, runs: int) -> list[Fuse]:

@@ -214,9 +214,8 @@ class Pipeline:
             return {"search_seconds": seconds}
 
         self.ledger.do(name, inputs, outputs=[path], work=work)
-        seconds = self.ledger.facts(name).get("search_seconds")
-        if seconds is not None:
-            self._latency[at][SYSTEMS[system]] = seconds / len(queries)
+        if "search_seconds" in (facts := self.ledger.facts(name)):
+            self._latency[at][SYSTEMS[system]] = facts["search_seconds"] / len(queries)
         return _own_run(path)
 
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
@@ -226,9 +225,8 @@ class Pipeline:
         inputs = {"model": ranker.fingerprint("doc"), "tokens": ranker.tokenizer_key("doc"),
                   "corpus": dataset.corpus.fingerprint, "precision": self.precision}  # fmt: skip
         name = self._names[dataset.name]
-        folder = self.folder / "vectors" / f"{system}-{name}"
-        if self.plan.share_vectors:
-            folder = self.cache / "vectors" / fingerprint(inputs)
+        shared = self.cache / "vectors" / fingerprint(inputs)
+        folder = shared if self.plan.share_vectors else self.folder / "vectors" / f"{system}-{name}"
         made: list[Vectors] = []
 
         def work() -> None:
@@ -243,10 +241,10 @@ class Pipeline:
         evaluation = self.plan.evaluate[at]
         dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
         vectors = self._vectors(ranker, system, dataset)
-        inputs: dict[str, object] = {"vectors": vectors.fingerprint, "model": ranker.fingerprint("query")}
         return self._searched(
             at, system, f"search {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
-            inputs | {"tokens": ranker.tokenizer_key("query")},
+            {"vectors": vectors.fingerprint, "model": ranker.fingerprint("query"),
+             "tokens": ranker.tokenizer_key("query")},
             lambda: partial(assemble.dense_run, ranker, dataset, vectors, qrels.queries, device=self.device),
         )  # fmt: skip
 

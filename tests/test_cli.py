@@ -114,6 +114,52 @@ def test_verbs_one_by_one(recipe: Path, tiny_model: Path, tiny_data: Path, capsy
     assert "vectors" in capsys.readouterr().out
 
 
+@pytest.fixture
+def two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two runs of queries that are documents too, and judgements: a.trec is wrong, b.trec right."""
+    monkeypatch.chdir(tmp_path)
+    for name, first, second in (("a", "x", "r"), ("b", "r", "x")):
+        rows = [(q, d, s) for q in ("q1", "q2") for d, s in ((q, 9.5), (first + q, 3.0), (second + q, 1.0))]
+        Path(f"{name}.trec").write_text("".join(f"{q} Q0 {d} 1 {s} t\n" for q, d, s in rows))
+    Path("dev.tsv").write_text("query-id\tcorpus-id\tscore\nq1\trq1\t1\nq2\trq2\t1\n")
+
+
+def test_fuse_tunes_and_writes_a_run(two_runs, capsys):
+    main(["fuse", "a.trec", "b.trec", "--out", "rrf.trec", "--rrf-k", "0"])
+    assert read_run(Path("rrf.trec")).to_dict()["q1"] == {"q1": 2.0, "xq1": 1 / 3 + 1 / 2, "rq1": 1 / 2 + 1 / 3}
+    main(["fuse", "a.trec", "b.trec", "--out", "s.trec", "--method", "sum", "--tune", "dev.tsv", "--measure", "RR"])
+    said = capsys.readouterr().out
+    assert "fused: sum, norm min-max, weights 0.4 0.6" in said
+    assert "RR 0.5000 on dev.tsv, the best of 11 settings (the usual one: 0.3333)" in said
+    assert "next:  rankwright evaluate a.trec b.trec s.trec" in said
+    assert list(read_run(Path("s.trec")).to_dict()["q2"]) == ["q2", "rq2", "xq2"]
+    main(["fuse", "a.trec", "b.trec", "--out", "n.trec", "--norm", "rank", "--method", "mnz", "--depth", "1", "--json"])
+    assert json.loads(capsys.readouterr().out)["documents"] == 2
+    for words in (["a.trec"], ["a.trec", "a.trec"], ["a.trec", "b.trec", "--norm", "rank"],
+                  ["a.trec", "b.trec", "--method", "sum", "--rrf-k", "1"],
+                  ["a.trec", "b.trec", "--method", "sum", "--weights", "1", "2", "--tune", "dev.tsv"],
+                  ["a.trec", "b.trec", "--method", "med", "--tune", "dev.tsv"],
+                  ["a.trec", "b.trec", "--method", "sum", "--weights", "1"]):  # fmt: skip
+        fails(2, "fuse", *words, "--out", "no.trec")
+    assert not Path("no.trec").exists()
+
+
+def test_evaluate_says_what_it_left_out_and_how_it_read_the_grades(two_runs, capsys):
+    words = ["evaluate", "a.trec", "b.trec", "--qrels", "dev.tsv", "--measures", "nDCG@10", "RR(rel=2)@10", "RR"]
+    main([*words, "--json"])
+    kept = json.loads(capsys.readouterr().out)
+    main([*words, "--json", "--drop-self"])
+    dropped = json.loads(capsys.readouterr().out)
+    means = [result["systems"][name]["mean"]["RR"] for result in (kept, dropped) for name in "ab"]
+    assert means == pytest.approx([1 / 3, 1 / 2, 1 / 2, 1])
+    assert dropped["dropped_self"] == {"a": 2, "b": 2}
+    assert dropped["definitions"]["RR(rel=2)@10"] == "relevant from grade 2"
+    main([*words, "--drop-self"])
+    said = capsys.readouterr().out
+    assert "left out, because they bear their query's id: 2 from a, 2 from b" in said
+    assert "nDCG@10: gain = grade; RR(rel=2)@10: relevant from grade 2; RR: relevant from grade 1" in said
+
+
 def test_show_schema_doctor_and_gradients(recipe: Path, tiny_data: Path, capsys):
     main(["show", str(recipe), "seed=7"])
     assert "seed: 7" in capsys.readouterr().out
@@ -200,7 +246,8 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("run", str(recipe), "--dry-run"), ("run", str(recipe)), ("train", str(recipe)), ("report", "runs/tiny"),
         ("encode", model, data, "--out", "v"), ("index", data, "--out", "bm25"), (*search, "a.trec"),
         (*search, "b.trec", "--k", "2"), ("mine", data, "--bm25", "--out", "n.tsv"),
-        ("evaluate", "a.trec", "--qrels", test), ("evaluate", "a.trec", "b.trec", "--qrels", test),
+        ("fuse", "a.trec", "b.trec", "--out", "f.trec"), ("evaluate", "a.trec", "--qrels", test),
+        ("evaluate", "a.trec", "b.trec", "--qrels", test),
         ("evaluate", "b.trec", "a.trec", "--qrels", test, "--out", "m.json"), ("show", str(recipe)),
         ("show", "runs/tiny"), ("show", "runs/tiny/model"), ("show", "v"), ("show", "bm25"), ("schema",),
         ("doctor", data), ("check-gradients", str(recipe), "--queries", "3"), ("export", model, "--out", "m"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .losses import InfoNCE, Loss
     from .models import Dense, load
     from .plan import Evaluation, Mining, Recipe, Stage, Term, Train, Validation
-    from .search import BM25, Exact, Mine, Vectors, encode, mine
+    from .search import BM25, Exact, Fuse, Mine, Vectors, encode, fuse, mine
     from .types import Candidates, Document, Example, Qrels, Run
 
 _HOMES = {
@@ -38,17 +38,17 @@ _HOMES = {
     "losses": ("InfoNCE", "Loss"),
     "models": ("Dense", "load"),
     "plan": ("Evaluation", "Mining", "Recipe", "Stage", "Term", "Train", "Validation"),
-    "search": ("BM25", "Exact", "Mine", "Vectors", "encode", "mine"),
+    "search": ("BM25", "Exact", "Fuse", "Mine", "Vectors", "encode", "fuse", "mine"),
     "types": ("Candidates", "Document", "Example", "Qrels", "Run"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BM25", "ByDocument", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "InfoNCE",
-    "Judged", "Loss",
+    "BM25", "ByDocument", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "Fuse",
+    "InfoNCE", "Judged", "Loss",
     "Mine", "Mining", "OneRelevant", "Qrels", "Random", "Recipe", "Result", "Run", "Shuffled", "Stage", "Term", "Top",
-    "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "load", "mine", "read_qrels", "read_run",
-    "run", "train", "write_qrels", "write_run",
+    "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "fuse", "load", "mine", "read_qrels",
+    "read_run", "run", "train", "write_qrels", "write_run",
 ]  # fmt: skip
 
 

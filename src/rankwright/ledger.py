@@ -47,7 +47,7 @@ class Ledger:
         inputs: Mapping[str, object],
         *,
         outputs: Sequence[Path],
-        work: Callable[[], object],
+        work: Callable[[], Mapping[str, float] | None],
         together: bool = False,
     ) -> bool:
         """Do `work` unless the same inputs made these very outputs before. Returns whether it was done.
@@ -56,7 +56,8 @@ class Ledger:
 
         Args:
             inputs: everything the outputs depend on, as plain values; their hash is the step's key.
-            outputs: files or published folders below the run folder.
+            outputs: files or published folders.
+            work: may return numbers about what it did, which `facts` tells ever after.
             together: every process does the work, not the first alone.
         """
         signals.check()
@@ -72,15 +73,17 @@ class Ledger:
             say(f"{name}: unchanged, taken from an earlier run ({duration(known['seconds'])} then)")
             return False
         say(f"{name} ...")
-        began = time.monotonic()
+        began, facts = time.monotonic(), None
         if together:
-            work()
+            facts = work()
         elif first:
             with distributed.alone():
-                work()
+                facts = work()
         seconds = time.monotonic() - began
         if first:
-            self._note(name, key, seconds, self._state(outputs))
+            entry = {"key": key, "seconds": round(seconds, 3), "outputs": self._state(outputs)}
+            self._known[name] = entry | ({"facts": dict(facts)} if facts else {})
+            storage.write_json(self.folder / FILE, self._known)
         distributed.wait()
         self.steps.append(StepRecord(name, seconds, False))
         return True
@@ -90,16 +93,17 @@ class Ledger:
         known = self._known.get(name)
         return known is not None and known["key"] != fingerprint(inputs)
 
-    def _note(self, name: str, key: str, seconds: float, outputs: dict[str, str] | None) -> None:
-        self._known[name] = {"key": key, "seconds": round(seconds, 3), "outputs": outputs}
-        storage.write_json(self.folder / FILE, self._known)
+    def facts(self, name: str) -> dict[str, float]:
+        """What the work of this step said of itself when it was last done."""
+        return self._known.get(name, {}).get("facts", {})
 
     def _state(self, outputs: Sequence[Path]) -> dict[str, str] | None:
         """Content hash of every output; None when one is missing or damaged."""
         state = {}
         for path in outputs:
             try:
-                state[str(path.relative_to(self.folder))] = _content(path)
+                within = path.is_relative_to(self.folder)
+                state[str(path.relative_to(self.folder) if within else path)] = _content(path)
             except (ArtefactError, OSError):
                 return None
         return state
@@ -113,12 +117,16 @@ def known_steps(folder: Path) -> dict[str, dict[str, Any]]:
     """
     known = storage.read_json(folder / FILE)
     entries = list(known.values()) if isinstance(known, dict) else [None]
-    for entry in entries:
-        if not (isinstance(entry, dict) and {"key", "seconds", "outputs"} <= set(entry)):
-            raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
-        if not isinstance(entry["seconds"], int | float):
-            raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
+    if not all(map(_is_step, entries)):
+        raise ArtefactError("is not a list of finished steps", where=folder / FILE, fix="remove it")
     return known
+
+
+def _is_step(entry: object) -> bool:
+    if not isinstance(entry, dict) or not {"key", "seconds", "outputs"} <= set(entry):
+        return False
+    facts = entry.get("facts", {})
+    return isinstance(facts, dict) and all(isinstance(n, int | float) for n in (entry["seconds"], *facts.values()))
 
 
 def claim(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
-from .search import BM25, Exact, LexicalIndex, Vectors, mine
+from .search import BM25, Exact, LexicalIndex, Vectors, mine, without_self
 from .training import distributed
 from .types import Precision, Qrels, Run
 
@@ -34,6 +36,7 @@ class Evaluated:
 
     Attributes:
         labels: what the report calls data set and split; no two collections of a recipe have the same.
+        latency: system -> seconds per query, encoding of the queries included, when all were searched together.
     """
 
     evaluation: Evaluation
@@ -41,6 +44,7 @@ class Evaluated:
     dataset: Dataset
     qrels: Qrels
     runs: Mapping[str, Run]
+    latency: Mapping[str, float]
     folder: Path
 
     @property
@@ -82,6 +86,7 @@ class Pipeline:
         self.precision: Precision = assemble.pick_precision(plan.precision, self.device)
         self.ledger = Ledger(self.folder)
         self.negatives: dict[str, str] = {}
+        self._latency: list[dict[str, float]] = [{} for _ in plan.evaluate]
         self._datasets: dict[str, Dataset] = {}
         self._judged: dict[tuple[str, str], Qrels] = {}
         self._names, self._labels = dataset_names(self.plan), collection_labels(self.plan)
@@ -110,9 +115,10 @@ class Pipeline:
                 for at, found in enumerate(runs):
                     found[SYSTEMS["trained"]] = self._dense(at, trained, "trained")
             evaluated = tuple(
-                Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at], self._place(at))
+                Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at],
+                          self._latency[at], self._place(at))
                 for at, e in enumerate(self.plan.evaluate)
-            )
+            )  # fmt: skip
             steps = tuple(self.ledger.steps)
             return Outcome(self.plan, self.folder, model, evaluated, steps, dict(self.negatives), start)
 
@@ -188,58 +194,61 @@ class Pipeline:
     def _bm25(self, at: int) -> Run:
         evaluation = self.plan.evaluate[at]
         dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
-        path = self._place(at) / "bm25.trec"
-        self.ledger.do(
-            f"BM25 on {'-'.join(self._labels[at])}",
-            {"corpus": dataset.corpus.fingerprint, "queries": dataset.queries.fingerprint, "of": list(qrels.queries),
-             "depth": evaluation.depth},
-            outputs=[path],
-            work=lambda: write_run(
-                path,
-                assemble.bm25_run(dataset, self._bm25_index(dataset), qrels.queries, depth=evaluation.depth),
-                tag="bm25",
-            ),
+        return self._searched(
+            at, "bm25", f"BM25 on {'-'.join(self._labels[at])}", {"corpus": dataset.corpus.fingerprint},
+            lambda: partial(assemble.bm25_run, dataset, self._bm25_index(dataset), qrels.queries),
         )  # fmt: skip
+
+    def _searched(
+        self, at: int, system: str, name: str, inputs: dict[str, object], ready: Callable[[], Callable[..., Run]]
+    ) -> Run:
+        """The run of one system; where self-hits are dropped, searched one deeper. The search alone is timed."""
+        evaluation, path = self.plan.evaluate[at], self._place(at) / f"{system}.trec"
+        queries, spare = self._qrels(evaluation).queries, int(evaluation.drop_self)
+        inputs |= {"queries": self._dataset(evaluation.dataset).queries.fingerprint, "of": list(queries)}
+        inputs |= {"depth": evaluation.depth} | ({"drop_self": True} if spare else {})
+
+        def work() -> dict[str, float]:
+            search, began = ready(), time.perf_counter()
+            run = search(depth=evaluation.depth + spare)
+            seconds = time.perf_counter() - began
+            write_run(path, without_self(run, depth=evaluation.depth) if spare else run, tag=system)
+            return {"search_seconds": seconds}
+
+        self.ledger.do(name, inputs, outputs=[path], work=work)
+        if "search_seconds" in (facts := self.ledger.facts(name)):
+            self._latency[at][SYSTEMS[system]] = facts["search_seconds"] / len(queries)
         return _own_run(path)
 
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
         return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{self._names[dataset.name]}", BM25())
 
     def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors:
-        folder = self.folder / "vectors" / f"{system}-{self._names[dataset.name]}"
+        inputs = {"model": ranker.fingerprint("doc"), "tokens": ranker.tokenizer_key("doc"),
+                  "corpus": dataset.corpus.fingerprint, "precision": self.precision}  # fmt: skip
+        name = self._names[dataset.name]
+        shared = self.cache / "vectors" / fingerprint(inputs)
+        folder = shared if self.plan.share_vectors else self.folder / "vectors" / f"{system}-{name}"
         made: list[Vectors] = []
 
         def work() -> None:
             made.append(assemble.encode_corpus(ranker, dataset, folder, device=self.device, precision=self.precision))
 
         self.ledger.do(
-            f"encode {self._names[dataset.name]} ({SYSTEMS.get(system, system)})",
-            {"model": ranker.fingerprint("doc"), "tokens": ranker.tokenizer_key("doc"),
-             "corpus": dataset.corpus.fingerprint, "precision": self.precision},
-            outputs=[folder], work=work, together=True,
-        )  # fmt: skip
+            f"encode {name} ({SYSTEMS.get(system, system)})", inputs, outputs=[folder], work=work, together=True
+        )
         return made[0] if made else Vectors.open(folder)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
         dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
         vectors = self._vectors(ranker, system, dataset)
-        path = self._place(at) / f"{system}.trec"
-        self.ledger.do(
-            f"search {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
+        return self._searched(
+            at, system, f"search {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
             {"vectors": vectors.fingerprint, "model": ranker.fingerprint("query"),
-             "tokens": ranker.tokenizer_key("query"), "queries": dataset.queries.fingerprint,
-             "of": list(qrels.queries), "depth": evaluation.depth},
-            outputs=[path],
-            work=lambda: write_run(
-                path,
-                assemble.dense_run(
-                    ranker, dataset, vectors, qrels.queries, depth=evaluation.depth, device=self.device
-                ),
-                tag=system,
-            ),
+             "tokens": ranker.tokenizer_key("query")},
+            lambda: partial(assemble.dense_run, ranker, dataset, vectors, qrels.queries, device=self.device),
         )  # fmt: skip
-        return _own_run(path)
 
     # --- training --------------------------------------------------------------------------------
 

@@ -131,6 +131,7 @@ class Evaluation:
         measures: in ir-measures' names; the first is the headline.
         depth: documents retrieved per query.
         baselines: what the trained model is compared with.
+        drop_self: leave the document out that bears the query's own id, and search one deeper: for ArguAna, Quora.
     """
 
     dataset: str
@@ -139,6 +140,7 @@ class Evaluation:
     measures: tuple[str, ...] = MEASURES
     depth: int = 1000
     baselines: tuple[Literal["bm25", "start"], ...] = ("bm25", "start")
+    drop_self: bool = False
 
     def __post_init__(self) -> None:
         if not self.measures:
@@ -162,6 +164,8 @@ class Recipe:
         device: ``auto`` takes a CUDA device when there is one.
         precision: of encoding documents; training has its own. ``auto``: bf16 where the device multiplies it natively
             (new GPUs, and CPUs with AVX512-BF16 or AMX), float32 elsewhere.
+        share_vectors: keep the documents' vectors in the cache, by the content of model and corpus, so that another
+            recipe finds them; else in the run folder.
     """
 
     model: Annotated[Model, Slot("rankwright.models")]
@@ -172,3 +176,4 @@ class Recipe:
     seed: int = 0
     device: str = "auto"
     precision: Precision = "float32"
+    share_vectors: bool = False

@@ -12,7 +12,7 @@ from .console import table
 from .data import Dataset, Judged
 from .doctor import audit_dataset
 from .errors import ArtefactError
-from .evaluation import Comparison, Scores, bootstrap_interval, compare_pairs, per_query_differences
+from .evaluation import Comparison, Scores, bootstrap_interval, compare_pairs, parse, per_query_differences, stated
 from .evaluation import evaluate as measure
 from .evaluation.report import (
     Curve,
@@ -29,7 +29,7 @@ from .evaluation.report import (
 from .ledger import StepRecord
 from .naming import run_folder
 from .pipeline import SYSTEMS, Evaluated, Outcome
-from .plan import Recipe
+from .plan import Evaluation, Recipe
 from .progress import duration
 from .types import Qrels, Run
 
@@ -57,14 +57,16 @@ def metrics_json(scores: Mapping[str, Scores], comparison: Comparison, *, per_qu
     systems = {name: found.to_json() for name, found in scores.items()}
     if not per_query:
         systems = {name: {k: v for k, v in s.items() if k != "per_query"} for name, s in systems.items()}
-    return {"systems": systems, "comparison": comparison.to_json()}
+    measures = next(iter(scores.values())).measures
+    definitions = {name: parse(name)[0].definition for name in measures}
+    return {"systems": systems, "comparison": comparison.to_json(), "definitions": definitions}
 
 
 def comparison_table(scores: Mapping[str, Scores], comparison: Comparison) -> str:
     """Means by system, then differences with interval and p."""
     measures = next(iter(scores.values())).measures
     rows = [[name, *(f"{found.mean()[m]:.4f}" for m in measures)] for name, found in scores.items()]
-    parts = [table(["system", *measures], rows)]
+    parts = [table(["system", *measures], rows), stated(measures)]
     for name, found in scores.items():
         if found.missing:
             answered = ", ".join(f"{m} {v:.4f}" for m, v in found.mean_of_answered().items())
@@ -102,6 +104,7 @@ def conclude(outcome: Outcome) -> tuple[Path, dict[str, dict[str, Scores]]]:
         scores[place] = {n: measure(run, found.qrels, found.evaluation.measures) for n, run in found.runs.items()}
         comparisons[place] = _compared(scores[place], _pairs(list(scores[place])))
         result = metrics_json(scores[place], comparisons[place], per_query=True)
+        result |= {"drop_self": True} if found.evaluation.drop_self else {}
         storage.write_json(found.folder / "metrics.json", result)
     path, _ = write_report(outcome.folder, _report(outcome, scores, comparisons))
     return path, scores
@@ -171,7 +174,14 @@ def _report(outcome: Outcome, scores: dict[str, dict[str, Scores]], comparisons:
         warnings=[*damaged, *warnings],
         reproduce=_command(outcome),
         test="paired t-test",
+        definitions={" ".join(e.labels): _definitions(e.evaluation) for e in outcome.evaluated},
     )
+
+
+def _definitions(evaluation: Evaluation) -> str:
+    """How the numbers of one collection are to be read."""
+    dropped = " Documents that bear the query's own id are left out." if evaluation.drop_self else ""
+    return f"{stated(evaluation.measures)}; of the first {evaluation.depth:,} documents per query.{dropped}"
 
 
 def _command(outcome: Outcome) -> str:
@@ -197,6 +207,7 @@ def _system(name: str, found: Evaluated, scores: Scores, labels: tuple[str, str]
         per_query=scores.per_query(),
         note=note,
         recall_by_depth={depth: recall[f"R@{depth}"] for depth in depths},
+        latency=found.latency.get(name),
     )  # fmt: skip
 
 

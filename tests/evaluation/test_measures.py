@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright.errors import UsageError
-from rankwright.evaluation import Measure, parse
+from rankwright.evaluation import Measure, parse, stated
 
 NAMES = [
     *("nDCG@1", "nDCG", "RR", "RR(rel=2)", "RR(rel=2)@10", "R@1000", "R(rel=2)@5", "P@3", "AP", "AP(rel=2)@100"),
@@ -66,6 +66,14 @@ def test_parsing():
         "nDCG(dcg='exp-log2')@10",
         "R(rel=2)@5",
     ]
+
+
+def test_what_the_judgements_mean_is_stated():
+    names = ["nDCG@10", "RR(rel=2)@10", "nDCG(dcg='exp-log2')@10", "R(rel=2)@100", "Judged@10", "AP"]
+    assert stated(names) == (
+        "nDCG@10: gain = grade; RR(rel=2)@10, R(rel=2)@100: relevant from grade 2; "
+        "nDCG(dcg='exp-log2')@10: gain = 2^grade - 1; Judged@10: any grade counts; AP: relevant from grade 1"
+    )
 
 
 @settings(max_examples=300, deadline=None)

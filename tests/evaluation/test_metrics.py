@@ -139,6 +139,40 @@ def test_as_trec_eval_9_ten_thousand_times(both):
     assert_as_trec_eval(*both, compat="trec9")
 
 
+@pytest.mark.oracle
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(tables(EIGHTHS), st.sampled_from((None, 1, 3, 10)))
+def test_exponential_gain_as_trec_eval_with_its_gains_changed(both, cutoff):
+    """trec_eval's nDCG of the gains 2^grade - 1 in place of the grades (Burges et al. 2005)."""
+    pytrec_eval = pytest.importorskip("pytrec_eval")
+    run, judged = both
+    gains = {q: {d: 2 ** max(int(g), 0) - 1 for d, g in docs.items()} for q, docs in judged.items()}
+    graded = {q: {d: float(int(g)) for d, g in docs.items()} for q, docs in judged.items()}
+    theirs = "ndcg" if cutoff is None else f"ndcg_cut.{cutoff}"
+    found = pytrec_eval.RelevanceEvaluator(gains, {theirs}).evaluate(run)
+    name = "nDCG(dcg='exp-log2')" + ("" if cutoff is None else f"@{cutoff}")
+    scores = measured(run, graded, [name])
+    for query, value in zip(scores.queries, scores.values[:, 0].tolist()):
+        expected = found.get(query, {}).get(theirs.replace(".", "_"), 0.0)
+        assert value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.oracle
+def test_deep_learning_measures_as_ir_measures():
+    """What TREC Deep Learning reports, by name: linear gain, binary measures from grade 2."""
+    ir_measures = pytest.importorskip("ir_measures")
+    names = ["nDCG@10", "nDCG@3", "AP(rel=2)", "AP(rel=2)@100", "RR(rel=2)@10", "R(rel=2)@20", "P(rel=2)@5", "P@5"]
+    draw = np.random.default_rng(19)
+    run = {f"q{q}": {f"d{d}": float(s) for d, s in enumerate(draw.permutation(30))} for q in range(6)}
+    judged = {f"q{q}": {f"d{d}": int(g) for d, g in enumerate(draw.integers(0, 4, 25))} for q in range(6)}
+    theirs = {
+        str(m): v for m, v in ir_measures.calc_aggregate(map(ir_measures.parse_measure, names), judged, run).items()
+    }
+    assert measured(run, {q: {d: float(g) for d, g in docs.items()} for q, docs in judged.items()}, names).mean() == (
+        pytest.approx(theirs, abs=1e-12)
+    )
+
+
 @settings(max_examples=150, deadline=None)
 @given(tables(ANY_SCORE))
 def test_as_the_definition_in_float64(both):

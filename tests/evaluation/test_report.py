@@ -25,6 +25,7 @@ from rankwright.evaluation.report import (
     write_report,
 )
 from rankwright.evaluation.report_blocks import clean
+from rankwright.evaluation.report_sections import _depth
 
 VOID = {"meta", "br", "path", "use", "rect", "image", "link", "img", "input", "hr"}
 
@@ -396,3 +397,28 @@ def test_examples_show_movement_and_highlight(tmp_path, undrawn):
     hits = [attrs for tag, attrs in page.tags if tag == "li" and "hit" in (attrs.get("class") or "")]
     assert len(hits) == 4  # in each example once as relevant and once in the ranking after
     assert "nDCG@10 0.300 → 0.600" in page.text  # q3: a third of the way up
+
+
+def test_time_per_query_and_definitions_stand_with_the_numbers(tmp_path, undrawn):
+    systems = [replace(system("BM25", [0.4, 0.5]), latency=0.00123), system("other", [0.2, 0.5])]
+    told = {"SciFact test": "nDCG@10: gain = grade."}
+    _, markdown = written(tmp_path, full(systems=systems, comparisons=[], definitions=told))
+    table = markdown[markdown.index("SciFact · test") :]
+    assert "ms per query" in table
+    assert "1.23" in table
+    assert "nDCG@10: gain = grade." in table
+    assert "ms per query" not in written(tmp_path, full())[1]
+
+
+def test_recall_by_depth_shows_every_system(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "available", lambda: True)
+    for name in ("differences", "curve"):
+        monkeypatch.setattr(plots, name, lambda *_, **__: ("<svg></svg>", ""))
+    monkeypatch.setattr(plots, "recall", lambda _, lines: drawn.append(lines) or "<svg></svg>")
+    names = [f"system {i}" for i in range(5)]
+    systems = [system(name, [0.1 * i, 0.5]) for i, name in enumerate(names, start=1)]
+    (plot, fold) = _depth(full(systems=systems, comparisons=[]))
+    assert [name for name, _ in plot.legend] == names
+    assert drawn == [[sorted(one.recall_by_depth.items()) for one in systems]]
+    assert list(fold.blocks[0].columns) == ["k", *names]

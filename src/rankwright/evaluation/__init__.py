@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .measures import Measure, parse
+from .measures import Measure, parse, stated
 from .metrics import Scores, evaluate
 from .significance import (
     Comparison,
@@ -40,6 +40,7 @@ __all__ = [
     "parse",
     "per_query_differences",
     "randomisation",
+    "stated",
     "write_report",
 ]
 

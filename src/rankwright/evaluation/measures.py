@@ -76,6 +76,13 @@ class Measure:
             if given and kind.parameter != parameter:
                 raise UsageError(f"{self.name} has no parameter {parameter!r}", fix=_parameters(self.name))
 
+    @property
+    def definition(self) -> str:
+        """What the judgements mean to it: its gain, or the lowest grade that counts."""
+        if self.name == "nDCG":
+            return "gain = grade" if self.dcg == "log2" else "gain = 2^grade - 1"
+        return "any grade counts" if self.name == "Judged" else f"relevant from grade {self.rel}"
+
     def __str__(self) -> str:
         parameter = f"(rel={self.rel})" if self.rel != 1 else f"(dcg={self.dcg!r})" if self.dcg != "log2" else ""
         return f"{self.name}{parameter}" + ("" if self.cutoff is None else f"@{self.cutoff}")
@@ -89,6 +96,14 @@ def parse(names: str | Measure | Sequence[str | Measure]) -> list[Measure]:
     """
     names = [names] if isinstance(names, (str, Measure)) else names
     return list(dict.fromkeys(name if isinstance(name, Measure) else _parse(name) for name in names))
+
+
+def stated(names: Sequence[str | Measure]) -> str:
+    """How measures read the judgements, in one line: ``nDCG@10: gain = grade; R@100, RR@10: relevant from grade 1``."""
+    groups: dict[str, list[str]] = {}
+    for measure in parse(names):
+        groups.setdefault(measure.definition, []).append(str(measure))
+    return "; ".join(f"{', '.join(measures)}: {definition}" for definition, measures in groups.items())
 
 
 def _parse(text: str) -> Measure:

@@ -46,7 +46,8 @@ class Timing(NamedTuple):
 class SystemResult:
     """How one system did on one split: mean, interval of the mean and value per query for each measure.
 
-    `recall_by_depth` maps a depth k to R@k.
+    `recall_by_depth` maps a depth k to R@k. `latency` is the time of search per query in seconds, None where nobody
+    measured it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class SystemResult:
     per_query: Mapping[str, Mapping[str, float]]
     note: str = ""
     recall_by_depth: Mapping[int, float] = field(default_factory=dict)
+    latency: float | None = None
 
     @property
     def place(self) -> str:
@@ -120,7 +122,7 @@ class Report:
 
     The first comparison on `headline_measure` leads: it makes the headline, the per-query plot and the examples.
     `confidence` is the level of all intervals and 1 - `confidence` the level of significance; `test` names the paired
-    test that made the p-values.
+    test that made the p-values. `definitions` says of a place (`SystemResult.place`) how its numbers are to be read.
 
     Raises:
         UsageError: a comparison names something that `systems` lacks, or the headline measure one of the first group.
@@ -144,6 +146,7 @@ class Report:
     reproduce: str = ""
     confidence: float = 0.95
     test: str = "paired test"
+    definitions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         seen: set[tuple[str, str, str]] = set()

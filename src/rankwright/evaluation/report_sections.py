@@ -108,6 +108,7 @@ def _summary(report: Report, group: Sequence[SystemResult]) -> Table:
     measures = list(dict.fromkeys(measure for system in group for measure in system.means))
     best = {m: number(max((s.means[m] for s in group if not math.isnan(s.means.get(m, math.nan))), default=None))
             for m in measures}  # fmt: skip
+    timed = any(system.latency is not None for system in group)
     rows = []
     for system in group:
         row = [Cell(letters[system.name], tone="muted")] if compared else []
@@ -118,6 +119,8 @@ def _summary(report: Report, group: Sequence[SystemResult]) -> Table:
             mark = "".join(sorted(set(beats.get((system.name, measure), []))))
             strong = len(group) > 1 and value == best[measure]
             row.append(Cell(value, mark=mark, small=interval(bounds) if bounds else "", strong=strong))
+        if timed:
+            row.append(Cell("–" if system.latency is None else compact(1000 * system.latency)))
         rows.append(row)
     queries = max(map(len, group[0].per_query.values()), default=0)
     title = " · ".join(p for p in (group[0].dataset, group[0].split, f"{queries:,} queries" if queries else "") if p)
@@ -127,9 +130,12 @@ def _summary(report: Report, group: Sequence[SystemResult]) -> Table:
             f" A superscript names the systems that the value beats significantly ({report.test}, Holm-corrected "
             f"p < {1 - report.confidence:.2g})."
         )
+    if timed:
+        note += " ms per query: search of all queries together, their encoding included, divided by their number."
+    note += f" {report.definitions.get(group[0].place, '')}"
     heads = ("", "System") if compared else ("System",)
-    numbers = frozenset(range(len(heads), len(heads) + len(measures)))
-    return Table((*heads, *measures), rows, numbers, title, note.strip())
+    columns = (*heads, *measures, *(("ms per query",) if timed else ()))
+    return Table(columns, rows, frozenset(range(len(heads), len(columns))), title, note.strip())
 
 
 def _any_interval(group: Sequence[SystemResult]) -> bool:

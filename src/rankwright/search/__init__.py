@@ -8,6 +8,7 @@ from .exact import Exact
 from .index import Index, open_ranking, search_into
 from .lexical import BM25, LexicalIndex
 from .mine import Mine, MineReport, mine
+from .runs import Fuse, Tuned, fuse, tune_fusion, without_self
 from .topics import Clusters, k_means
 from .vectors import Vectors
 
@@ -17,16 +18,21 @@ __all__ = [
     "AnnIndex",
     "Clusters",
     "Exact",
+    "Fuse",
     "Index",
     "LexicalIndex",
     "Mine",
     "MineReport",
+    "Tuned",
     "Vectors",
     "embed",
     "encode",
+    "fuse",
     "k_means",
     "mine",
     "open_ranking",
     "recall",
     "search_into",
+    "tune_fusion",
+    "without_self",
 ]

@@ -1,12 +1,12 @@
 """What each verb of the command line does; every one ends by saying where its result is and what to run next."""
 
 from .clustering import topics
-from .judging import evaluate
+from .judging import evaluate, fuse
 from .looking import check_gradients, doctor, export, schema, show
 from .recipes import quickstart, report, run, train
 from .searching import encode, index, mine, search
 
 __all__ = [
-    "check_gradients", "doctor", "encode", "evaluate", "export", "index", "mine", "quickstart", "report", "run",
-    "schema", "search", "show", "topics", "train",
+    "check_gradients", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine", "quickstart",
+    "report", "run", "schema", "search", "show", "topics", "train",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Verbs over runs and judgements: evaluate."""
+"""Verbs over runs and judgements: evaluate, fuse."""
 
 from __future__ import annotations
 
@@ -8,29 +8,37 @@ from pathlib import Path
 
 from .. import storage
 from ..console import out, out_json
-from ..data import Reading, read_qrels, read_run
+from ..data import Reading, read_qrels, read_run, write_run
 from ..errors import UsageError
-from ..outputs import command
+from ..outputs import command, new_file
+from ..progress import say
 
 
 def evaluate(given: Namespace) -> None:
     from ..reporting import comparison_table, evaluate_runs, metrics_json
+    from ..search import without_self
 
-    if len(set(given.runs)) < len(given.runs):
-        raise UsageError("the same run is given twice", fix="give each run once")
+    _require_different(given.runs)
     if given.out and (not Path(given.out).name or Path(given.out).is_dir()):
         raise UsageError("is a folder, a JSON file is written here", where=given.out, fix="e.g. --out metrics.json")
     reading = Reading(lenient=given.lenient)
     qrels = read_qrels(Path(given.qrels), reading)
     names = _names(given.runs)
     runs = {name: read_run(Path(path), reading) for name, path in zip(names, given.runs)}
+    found = {name: len(run) for name, run in runs.items()}
+    if given.drop_self:
+        runs = {name: without_self(run) for name, run in runs.items()}
+    dropped = {name: found[name] - len(run) for name, run in runs.items()}
     scores, comparison = evaluate_runs(runs, qrels, given.measures)
-    result = metrics_json(scores, comparison, per_query=bool(given.out))
+    facts = {"dropped_self": dropped} if given.drop_self else {}
     if given.out:
-        storage.write_json(given.out, result)
+        storage.write_json(given.out, metrics_json(scores, comparison, per_query=True) | facts)
     if given.json:
-        return out_json(metrics_json(scores, comparison, per_query=False))
+        return out_json(metrics_json(scores, comparison, per_query=False) | facts)
     out(comparison_table(scores, comparison))
+    if given.drop_self:
+        counts = ", ".join(f"{count:,} from {name}" for name, count in dropped.items())
+        out(f"left out, because they bear their query's id: {counts}")
     if given.out:
         out(f"\nper query: {given.out}")
     if len(given.runs) == 1:
@@ -40,6 +48,44 @@ def evaluate(given: Namespace) -> None:
     best = max(range(len(names)), key=lambda i: scores[names[i]].mean()[measure])
     again = command("evaluate", given.runs[best], "ANOTHER.trec", "--qrels", given.qrels)
     out(f"\nnext: compare others with the best by {measure}: {again}")
+
+
+def fuse(given: Namespace) -> None:
+    from ..search import Fuse, fuse, tune_fusion
+
+    _require_different(given.runs)
+    if given.method != "rrf" and given.rrf_k is not None:
+        raise UsageError(f"{given.method} has no k", fix="leave --rrf-k out, or choose --method rrf")
+    if given.tune and (given.rrf_k is not None or (given.weights and given.method != "rrf")):
+        raise UsageError("--tune chooses what is given already", fix="leave out --tune, or --weights and --rrf-k")
+    weights = None if given.weights is None else tuple(given.weights)
+    spec = Fuse(given.method, given.norm, weights, 60 if given.rrf_k is None else given.rrf_k)
+    path, reading = new_file(given.out), Reading(lenient=given.lenient)
+    runs = [read_run(Path(name), reading) for name in given.runs]
+    asked = [set(run.queries) for run in runs]
+    if partly := len(set.union(*asked)) - len(set.intersection(*asked)):
+        say(f"{partly:,} queries are not in every run: each is fused from those that have it")
+    tuned = (
+        tune_fusion(runs, read_qrels(Path(given.tune), reading), spec, measure=given.measure) if given.tune else None
+    )
+    spec = tuned.spec if tuned else spec
+    fused = fuse(runs, spec, depth=given.depth)
+    write_run(path, fused, tag="fused")
+    if given.json:
+        chosen = {"method": spec.method, "norm": spec.norm, "weights": spec.weights, "k": spec.k}
+        return out_json({"run": given.out, "queries": len(fused.queries), "documents": len(fused), **chosen})
+    out(f"fused: {spec}")
+    if tuned:
+        usual = next(iter(tuned.tried.values()))
+        found = f"{given.measure} {tuned.value:.4f} on {given.tune}, the best of {len(tuned.tried)} settings"
+        out(f"tuned: {found} (the usual one: {usual:.4f}); measure it on other queries")
+    out(f"run:   {given.out}  ({len(fused.queries):,} queries, {len(fused):,} documents)")
+    out(f"next:  {command('evaluate', *given.runs, given.out, '--qrels', 'TEST_QRELS')}")
+
+
+def _require_different(runs: Sequence[str]) -> None:
+    if len(set(runs)) < len(runs):
+        raise UsageError("the same run is given twice", fix="give each run once")
 
 
 def _names(paths: Sequence[str]) -> list[str]:

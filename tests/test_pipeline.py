@@ -1,0 +1,119 @@
+"""Evaluation as published, on recipes without stages: many collections, shared vectors, self-hits, time per query."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from rankwright import recipe, storage
+from rankwright.data import read_run
+from rankwright.errors import ArtefactError
+from rankwright.ledger import known_steps
+from rankwright.pipeline import Outcome, Pipeline
+from rankwright.plan import Recipe
+
+
+def carried_out(tmp_path: Path, name: str, model: Path, evaluate: list[dict], **more) -> Outcome:
+    evaluate = [{"measures": ["nDCG@10"]} | one for one in evaluate]
+    plan = recipe.build(Recipe, {"model": {"Dense": {"backbone": str(model)}}, "evaluate": evaluate, **more})
+    return Pipeline(plan, folder=tmp_path / name, cache=tmp_path / "cache").run()
+
+
+def done(outcome: Outcome) -> list[str]:
+    return [step.name for step in outcome.steps if not step.reused]
+
+
+@pytest.fixture
+def unable_to_encode_documents(monkeypatch: pytest.MonkeyPatch):
+    def use() -> None:
+        encode = importlib.import_module("rankwright.search.encode")  # the package exports a function of this name
+        represent = encode._represent
+
+        def queries_only(ranker, side, *others):
+            assert side == "query", "documents are encoded again"
+            return represent(ranker, side, *others)
+
+        monkeypatch.setattr(encode, "_represent", queries_only)
+
+    return use
+
+
+@pytest.fixture
+def other(tmp_path: Path, tiny_data: Path) -> Path:
+    """A second data set, whose queries are documents of its corpus."""
+    made = tmp_path / "asked"
+    shutil.copytree(tiny_data, made)
+    documents = [json.loads(line) for line in (made / "corpus.jsonl").read_text().splitlines()][:6]
+    lines = [json.dumps({"_id": d["_id"], "text": d["text"]}) for d in documents]
+    (made / "queries.jsonl").write_text("\n".join(lines) + "\n")
+    pairs = [f"{a['_id']}\t{b['_id']}\t1" for a, b in pairwise(documents)]
+    (made / "qrels/test.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *pairs]) + "\n")
+    return made
+
+
+def test_a_new_collection_redoes_nothing_of_the_others(tmp_path, tiny_model, tiny_data, other):
+    one, two = {"dataset": str(tiny_data)}, {"dataset": str(other), "baselines": ["start"]}
+    assert len(done(carried_out(tmp_path, "run", tiny_model, [one]))) == 3
+    assert done(carried_out(tmp_path, "run", tiny_model, [one, two])) == [
+        "encode asked (before training)", "search asked-test (before training)",
+    ]  # fmt: skip
+    changed = carried_out(tmp_path, "run", tiny_model, [one | {"measures": ["AP"]}, two])
+    assert done(changed) == []
+
+
+def test_another_recipe_finds_shared_vectors_by_content(
+    tmp_path, tiny_model, tiny_data, other, unable_to_encode_documents
+):
+    evaluate = [{"dataset": str(tiny_data), "baselines": ["start"]}]
+    first = carried_out(tmp_path, "a", tiny_model, evaluate, share_vectors=True)
+    moved_model, moved_data = tmp_path / "moved_model", tmp_path / "moved_data"
+    shutil.copytree(tiny_model, moved_model)
+    shutil.copytree(tiny_data, moved_data)
+    (kept,) = (path for path in (tmp_path / "cache/vectors").iterdir() if path.name[0] != ".")
+    assert storage.verify(kept, "vectors")
+    assert not (tmp_path / "a/vectors").exists()
+    unable_to_encode_documents()
+    elsewhere = [{"dataset": str(moved_data), "baselines": ["start"]}]
+    second = carried_out(tmp_path, "b", moved_model, elsewhere, share_vectors=True)
+    assert second.evaluated[0].runs["before training"].to_dict() == first.evaluated[0].runs["before training"].to_dict()
+    assert done(carried_out(tmp_path, "b", moved_model, elsewhere, share_vectors=True)) == []
+    text = other / "corpus.jsonl"  # the same ids, one other word: other vectors
+    text.write_text((tiny_data / "corpus.jsonl").read_text().replace("bread", "stone"))
+    with pytest.raises(AssertionError, match="encoded again"):
+        carried_out(tmp_path, "c", tiny_model, [{"dataset": str(other), "baselines": ["start"]}], share_vectors=True)
+
+
+def test_self_hits_are_dropped_and_the_depth_kept(tmp_path, tiny_model, other):
+    evaluate = {"dataset": str(other), "depth": 4}
+    deep = carried_out(tmp_path, "run", tiny_model, [evaluate | {"depth": 5}]).evaluated[0]
+    again = carried_out(tmp_path, "run", tiny_model, [evaluate | {"drop_self": True}])
+    assert {name.split()[0] for name in done(again)} == {"BM25", "search"}
+    found = again.evaluated[0]
+    for system in ("BM25", "before training"):
+        itself = 0
+        for query, docs, _ in deep.runs[system]:
+            itself += query in docs
+            assert list(found.runs[system].to_dict()[query]) == [doc for doc in docs if doc != query][:4]
+        assert itself
+    for name in ("bm25", "start"):
+        run = read_run(found.folder / f"{name}.trec")
+        assert all(query not in docs and len(docs) <= 4 for query, docs, _ in run)
+
+
+def test_time_per_query_is_measured_and_remembered(tmp_path, tiny_model, tiny_data):
+    first = carried_out(tmp_path, "run", tiny_model, [{"dataset": str(tiny_data)}]).evaluated[0].latency
+    assert set(first) == {"BM25", "before training"}
+    assert all(0 < seconds < 100 for seconds in first.values())
+    again = carried_out(tmp_path, "run", tiny_model, [{"dataset": str(tiny_data)}])
+    assert (done(again), again.evaluated[0].latency) == ([], first)
+    steps = known_steps(tmp_path / "run")
+    for facts in ([], {"search_seconds": "soon"}):
+        steps["BM25 on data-test"]["facts"] = facts
+        storage.write_json(tmp_path / "run/steps.json", steps)
+        with pytest.raises(ArtefactError, match="not a list of finished steps"):
+            known_steps(tmp_path / "run")

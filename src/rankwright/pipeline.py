@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import assemble, recipe, storage
+from . import assemble, recipe, storage, teaching
 from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
 from .errors import DataError, RecipeError
 from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
@@ -140,6 +140,8 @@ class Pipeline:
                 read_run(Path(stage.mine.by), self.reading)
             if stage.validate:
                 self._validated(stage.validate)
+            for path in (spec for term in stage.objective for spec in term.taught_by if isinstance(spec, str)):
+                read_run(Path(path), self.reading)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -288,16 +290,23 @@ class Pipeline:
         chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
         chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
-        return validation | {
-            "recipe": fingerprint(choices(chosen)),
-            "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
-            "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
-            "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
-            "seed": str(self.plan.seed),
-            "device": torch.device(self.device).type,  # several processes have one each
-            "threads": str(torch.get_num_threads()),
-            "torch": torch.__version__,
-        }
+        taught = teaching.identity(stage.objective, reading=self.reading, device=self.device)
+        return (
+            validation
+            | taught
+            | {
+                "recipe": fingerprint(choices(chosen)),
+                "model": fingerprint(
+                    [ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]
+                ),
+                "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
+                "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
+                "seed": str(self.plan.seed),
+                "device": torch.device(self.device).type,  # several processes have one each
+                "threads": str(torch.get_num_threads()),
+                "torch": torch.__version__,
+            }
+        )
 
     def _fit(
         self, stage: Stage, folder: Path, ranker: Ranker, dataset: Dataset, sources: list[Any], identity: dict[str, str]
@@ -319,10 +328,11 @@ class Pipeline:
         say(f"{len(loader.supervision):,} queries, {ranker.training_note}")
         if loader.supervision.dropped:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
-        train_stage(
-            ranker, loader, Objective(stage.objective), settings=stage.train, folder=folder, identity=identity,
-            seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
-        )  # fmt: skip
+        with teaching.teachers(stage.objective, dataset, reading=self.reading, device=self.device) as taught:
+            train_stage(
+                ranker, loader, Objective(stage.objective, taught), settings=stage.train, folder=folder,
+                identity=identity, seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
+            )  # fmt: skip
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         dataset = self._dataset(dataset_of(stage.data))

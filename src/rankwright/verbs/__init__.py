@@ -3,9 +3,10 @@
 from .judging import evaluate
 from .looking import check_gradients, doctor, export, schema, show
 from .recipes import quickstart, report, run, train
+from .scoring import score
 from .searching import encode, index, mine, search
 
 __all__ = [
     "check_gradients", "doctor", "encode", "evaluate", "export", "index", "mine", "quickstart", "report", "run",
-    "schema", "search", "show", "train",
+    "schema", "score", "search", "show", "train",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from rankwright.data import Dataset, Reading, read_run
 from rankwright.errors import RankwrightError
 from rankwright.loading import choices, load_recipe, rooted
 from rankwright.models import load
+from rankwright.training import Step
 
 RECIPE = """
 name: taught
@@ -59,6 +60,29 @@ def test_a_live_teacher_its_cache_and_its_file_teach_the_same(cached: Path, tiny
     log = storage.read_lines("cold/stage-1/train/log.jsonl")
     assert [record["missing"] for record in log] == [0] * 6
     assert all(np.isfinite(record["loss"]) for record in log)
+
+
+def test_a_run_that_died_goes_on_to_the_same_bits(cached: Path, tiny_model: Path, tiny_data: Path, monkeypatch):
+    """It dies behind a step that the teacher was asked for and no checkpoint holds; each run has a cache of its own."""
+    recipe = write("live.yaml", tiny_model, tiny_data, f"{{Dense: {{backbone: {tiny_model}}}}}")
+    step = Step.__call__
+
+    def dying(self, batch, **arguments):
+        result = step(self, batch, **arguments)
+        if arguments["step"] == 4:
+            raise SystemError("killed")
+        return result
+
+    main(["train", recipe, "--folder", "whole"])
+    monkeypatch.setenv("RANKWRIGHT_CACHE", str(cached.with_name("another")))
+    with monkeypatch.context() as patched:
+        patched.setattr(Step, "__call__", dying)
+        with pytest.raises(SystemError):
+            main(["train", recipe, "--folder", "cut"])
+    main(["train", recipe, "--folder", "cut"])
+    assert weights("cut") == weights("whole")
+    losses = [[r["loss"] for r in storage.read_lines(f"{n}/stage-1/train/log.jsonl")] for n in ("cut", "whole")]
+    assert losses[0] == losses[1]
 
 
 def test_a_recipe_with_stored_scores_counts_what_they_lack(cached: Path, tiny_model: Path, tiny_data: Path, capsys):

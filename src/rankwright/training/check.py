@@ -10,7 +10,8 @@ import torch
 from ..models import Ranker
 from ..types import Batch
 from .memory import Memory
-from .objective import Objective, Pools
+from .objective import Objective
+from .pools import Pools
 from .step import Step, dropout_keys
 from .widths import scores_at
 

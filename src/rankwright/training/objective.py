@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from jaxtyping import Bool, Float, Int
+import numpy as np
+from jaxtyping import Bool, Float
 
 from ..errors import RecipeError
 from ..losses import Loss, MarginMSE, Regulariser
 from ..models.specification import Model
 from ..recipe import Slot
 from ..types import Batch, Reps, Tensor
+from .pools import Pool, Pools
 from .teachers import Teacher
 
-Pool = Literal["own", "others", "batch"]
 Taught = Annotated[Model, Slot("rankwright.models")] | str  # a ranker that scores, or a file of its scores
 
 
@@ -84,113 +85,6 @@ class Term:
 _AT_ONCE = 1 << 22  # (query, column) pairs
 
 
-@dataclass(frozen=True)
-class Pools:
-    """Targets and masks of a batch over all its columns, made for a few queries at a time; no scores yet.
-
-    A document that the source knows to be relevant to a query, but that is not in the query's list, is in no pool of
-    that query: it must never count as its negative. `masked` counts these.
-    """
-
-    columns: int
-    lists: Int[Tensor, "q n"]
-    list_targets: Float[Tensor, "q n"]
-    list_mask: Bool[Tensor, "q n"]
-    known: tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, " k"]]  # by row
-    absent: Int[Tensor, " a"]
-    taught: tuple[Float[Tensor, "q m"] | None, ...] = ()  # per loss: a teacher's scores, NaN where it has none
-
-    @classmethod
-    def build(
-        cls,
-        columns: int,
-        *,
-        lists: Int[Tensor, "q n"],
-        targets: Float[Tensor, "q n"],
-        mask: Bool[Tensor, "q n"],
-        known: tuple[Int[Tensor, " k"], Int[Tensor, " k"], Float[Tensor, " k"]],
-        absent: Int[Tensor, " a"],
-        taught: tuple[Float[Tensor, "q m"] | None, ...] = (),
-    ) -> Pools:
-        """From the lists, the known (row, column, target) triples and the columns that repeat an earlier one."""
-        order = known[0].argsort(stable=True)
-        known = known[0][order], known[1][order], known[2][order]
-        return cls(columns, lists, targets, mask, known, absent, taught)
-
-    @property
-    def masked(self) -> int:
-        """How many (query, column) pairs are withheld because the document is known to be relevant."""
-        import torch
-
-        row, column, target = self.known
-        rows = torch.arange(len(self.lists), device=self.lists.device).unsqueeze(-1).expand_as(self.lists)
-        own = (rows * self.columns + self.lists)[self.list_mask]
-        pairs = (row * self.columns + column)[(target > 0) & ~torch.isin(column, self.absent)]
-        return int((~torch.isin(pairs.unique(), own)).sum())
-
-    def of(
-        self, pool: Pool, rows: slice, *, anchored: bool = False, taught: int | None = None
-    ) -> tuple[Float[Tensor, "r m"], Bool[Tensor, "r m"]]:
-        """(targets, mask) of one pool for some rows; ``own`` in list order, the others in column order.
-
-        Args:
-            anchored: the first column of ``others`` and ``batch`` is the list's first document once more, and counts
-                only there; in ``others`` no other document of the list counts then.
-            taught: the loss whose teacher's scores are the targets; None: the source's.
-        """
-        targets, mask = self._laid_out(pool, rows, anchored=anchored, taught=taught)
-        if taught is None:
-            return targets, mask
-        return targets.nan_to_num(0.0), mask & ~targets.isnan()
-
-    def missing(self, pool: Pool, rows: slice, *, anchored: bool, taught: int) -> int:
-        """How many pairs of the pool the teacher has no score for."""
-        targets, mask = self._laid_out(pool, rows, anchored=anchored, taught=taught)
-        return int((mask & targets.isnan()).sum())
-
-    def arranged(
-        self, scores: Float[Tensor, "r m"], pool: Pool, rows: slice, *, anchored: bool
-    ) -> Float[Tensor, "r n"]:
-        """Scores of all columns as `of` lays out its targets."""
-        if pool == "own":
-            return scores.gather(1, self.lists[rows])
-        return _with_first(scores, self.lists[rows]) if anchored else scores
-
-    def _laid_out(
-        self, pool: Pool, rows: slice, *, anchored: bool, taught: int | None
-    ) -> tuple[Float[Tensor, "r m"], Bool[Tensor, "r m"]]:
-        import torch
-
-        targets, mask, lists = self.list_targets[rows], self.list_mask[rows], self.lists[rows]
-        told = None if taught is None else self.taught[taught]
-        told = None if told is None else told[rows]
-        if pool == "own":
-            return targets if told is None else told.gather(1, lists), mask
-        begin, end = torch.searchsorted(self.known[0], torch.tensor([rows.start, rows.stop], device=lists.device))
-        row, column, target = (part[begin:end] for part in self.known)
-        full = targets.new_zeros(len(lists), self.columns)
-        allowed = torch.ones_like(full, dtype=torch.bool)
-        full[row - rows.start, column] = target.to(full.dtype)
-        allowed[row - rows.start, column] = target <= 0
-        at = torch.arange(len(lists), device=lists.device).unsqueeze(-1).expand_as(lists)[mask], lists[mask]
-        full[at] = targets[mask]
-        allowed[at] = (targets[mask] > 0) & (not anchored) if pool == "others" else True
-        allowed[:, self.absent] = False
-        full = full if told is None else told
-        if anchored:
-            first = lists[:, :1]
-            allowed.scatter_(1, first, allowed.gather(1, first) & ~mask[:, :1])
-            full, allowed = _with_first(full, lists), torch.cat([mask[:, :1], allowed], 1)
-        return full, allowed
-
-
-def _with_first(values: Float[Tensor, "r m"], lists: Int[Tensor, "r n"]) -> Float[Tensor, "r m1"]:
-    """Each row's columns, behind that of its list's first document."""
-    import torch
-
-    return torch.cat([values.gather(1, lists[:, :1]), values], 1)
-
-
 class Objective:
     """The weighted sum of terms; a loss counts as its mean over the queries on which it is defined."""
 
@@ -243,19 +137,13 @@ class Objective:
         Args:
             first_doc: place in ``batch.doc_ids`` of this process's first document.
         """
-        import numpy as np
         import torch
 
-        own = np.zeros((len(batch.query_ids), len(batch.doc_ids)), bool)
-        rows, places = batch.mask.cpu().numpy().nonzero()
-        own[rows, batch.lists.cpu().numpy()[rows, places] + first_doc] = True
-        told: list[Float[Tensor, "q m"] | None] = []
-        for (_, term), teacher in zip(self._losses, self._teachers):
-            if teacher is None:
-                told.append(None)
-                continue
-            wanted = own if term.against == "own" else None
-            told.append(torch.from_numpy(teacher.score(batch.query_ids, batch.doc_ids, wanted=wanted)))
+        told: list[Float[Tensor, "q m"] | None] = [None] * len(self._losses)
+        for at, teacher in enumerate(self._teachers):
+            if teacher is not None:
+                wanted = _listed(batch, first_doc) if self._losses[at][1].against == "own" else None
+                told[at] = torch.from_numpy(teacher.score(batch.query_ids, batch.doc_ids, wanted=wanted))
         return tuple(told)
 
     def missing(self, pools: Pools) -> int:
@@ -306,3 +194,11 @@ def _chunks(pools: Pools) -> list[slice]:
     """All rows, a few at a time, so that no table of a huge batch is made at once."""
     n, rows = len(pools.lists), max(1, _AT_ONCE // max(1, pools.columns))
     return [slice(begin, min(begin + rows, n)) for begin in range(0, n, rows)]
+
+
+def _listed(batch: Batch, first_doc: int) -> Bool[np.ndarray, "q m"]:
+    """Which pairs of the batch's queries and documents stand in a list."""
+    listed = np.zeros((len(batch.query_ids), len(batch.doc_ids)), bool)
+    rows, places = batch.mask.cpu().numpy().nonzero()
+    listed[rows, batch.lists.cpu().numpy()[rows, places] + first_doc] = True
+    return listed

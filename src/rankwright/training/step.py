@@ -22,7 +22,8 @@ from ..types import Batch, Reps, Side, Tensor, Texts
 from . import distributed
 from .memory import Memory
 from .micro import Micro, assemble, micro_batches
-from .objective import Objective, Pools
+from .objective import Objective
+from .pools import Pools
 from .widths import scores_at
 
 _Result = TypeVar("_Result")
@@ -56,7 +57,7 @@ class StepResult:
     texts: int
     tokens: int
     masked: int
-    missing: int = 0  # pairs that do not count for a teacher has no score of them
+    missing: int = 0  # pairs that do not count, because a teacher has no score for them
 
 
 def dropout_keys(ids: tuple[str, ...], side: Side, *, seed: int, step: int) -> Int[Tensor, " rows"]:
@@ -249,7 +250,7 @@ class Step:
         pools = Pools.build(
             len(docs.values), lists=lists.to(device), targets=batch.targets.to(device), mask=batch.mask.to(device),
             known=(known[0].to(device), known[1].to(device), known[2].to(device)), absent=absent.to(device),
-            taught=tuple(None if told is None else told.to(device) for told in taught),
+            taught=tuple(None if told is None else told.to(device, queries.values.dtype) for told in taught),
         )  # fmt: skip
         defined = self.objective.defined(pools)
         denominators = distributed.total(torch.tensor(defined, device=device)).tolist() if defined else []

@@ -17,7 +17,7 @@ from rankwright.models import Dense
 from rankwright.training import Memory, Objective, Step, Term, check_gradients
 from rankwright.training.scores import ScoreStore
 from rankwright.training.step import dropout_keys
-from rankwright.training.teachers import Live, Mean, Stored
+from rankwright.training.teachers import Live, Mean, Stored, Teacher
 from rankwright.types import Batch, Run
 
 
@@ -255,6 +255,25 @@ def test_an_own_pool_asks_for_its_lists_alone(tmp_path: Path):
         assert len(store) == 2 * QUERIES
 
 
+def test_a_list_is_found_where_an_earlier_process_holds_its_documents():
+    """Columns are every process's documents; of one that two hold the first column counts."""
+    asked = []
+
+    class Listening(Teacher):
+        def score(self, queries, docs, *, wanted=None):
+            asked.append(wanted)
+            return np.zeros((len(queries), len(docs)))
+
+    batch = dual_batch()
+    second = replace(
+        batch, queries=batch.queries.take(torch.tensor([0])), docs=batch.docs.take(torch.tensor([1, 2])),
+        lists=torch.tensor([[0, 1]]), targets=batch.targets[:1], mask=batch.mask[:1], query_ids=("q0",),
+        doc_ids=("d0", "d1", "d1", "d2"),
+    )  # fmt: skip
+    Objective([Term(MarginMSE(), "own", teacher=FILE)], [Listening()]).taught(second, first_doc=2)
+    assert asked[0].tolist() == [[False, True, False, True]]
+
+
 def test_a_score_that_is_no_number_is_not_kept(tmp_path: Path):
     batch = dual_batch()
     with ScoreStore.open(tmp_path) as store:
@@ -290,8 +309,9 @@ def test_the_gradient_proof_covers_teachers(tmp_path: Path):
     [
         ({"loss": MarginMSE(), "against": "others", "teacher": FILE}, "pairs: first"),
         ({"regulariser": Flops(), "teacher": FILE}, "no teacher"),
-        ({"loss": MarginMSE(), "teacher": ""}, "the teacher is empty"),
-        ({"loss": MarginMSE(), "teacher": ()}, "the teacher is empty"),
+        ({"loss": MarginMSE(), "teacher": ""}, "the teacher is ''"),
+        ({"loss": MarginMSE(), "teacher": ()}, "the teacher is"),
+        ({"loss": MarginMSE(), "teacher": (FILE, "")}, "the teacher is"),
     ],
 )
 def test_terms_that_cannot_be_taught(arguments, match: str):

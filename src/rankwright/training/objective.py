@@ -57,8 +57,9 @@ class Term:
             raise RecipeError("a term is either a loss or a regulariser", fix="e.g. {loss: InfoNCE}")
         if self.loss is None and (self.dims or self.taught_by):
             raise RecipeError("a regulariser takes no dims and no teacher", fix="leave them out")
-        if self.teacher in ("", ()):
-            raise RecipeError("the teacher is empty", fix="name a model or a file of scores, or leave it out")
+        if self.teacher == () or not all(spec and isinstance(spec, str | Model) for spec in self.taught_by):
+            what = f"the teacher is {self.teacher!r:.80}"
+            raise RecipeError(what, fix="name a model or a file of scores, or several, or leave it out")
         if self.taught_by and self.against == "others" and isinstance(self.loss, MarginMSE) and not self.loss.anchored:
             what = "MarginMSE against others with a teacher would also compare other queries' documents with each other"
             raise RecipeError(what, fix="loss: {MarginMSE: {pairs: first}}: the query's own document against each")
@@ -197,8 +198,10 @@ def _chunks(pools: Pools) -> list[slice]:
 
 
 def _listed(batch: Batch, first_doc: int) -> Bool[np.ndarray, "q m"]:
-    """Which pairs of the batch's queries and documents stand in a list."""
+    """Which pairs of the batch's queries and documents stand in a list; of a repeated document the first column."""
+    first: dict[str, int] = {}
+    column = np.array([first.setdefault(name, i) for i, name in enumerate(batch.doc_ids)], np.int64)
     listed = np.zeros((len(batch.query_ids), len(batch.doc_ids)), bool)
     rows, places = batch.mask.cpu().numpy().nonzero()
-    listed[rows, batch.lists.cpu().numpy()[rows, places] + first_doc] = True
+    listed[rows, column[batch.lists.cpu().numpy()[rows, places] + first_doc]] = True
     return listed

@@ -247,6 +247,7 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("encode", model, data, "--out", "v"), ("index", data, "--out", "bm25"), (*search, "a.trec"),
         (*search, "b.trec", "--k", "2"), ("mine", data, "--bm25", "--out", "n.tsv"),
         ("fuse", "a.trec", "b.trec", "--out", "f.trec"), ("evaluate", "a.trec", "--qrels", test),
+        ("score", data, "--model", model, "--pairs", "train", "--out", "scores.trec"),
         ("evaluate", "a.trec", "b.trec", "--qrels", test),
         ("evaluate", "b.trec", "a.trec", "--qrels", test, "--out", "m.json"), ("show", str(recipe)),
         ("show", "runs/tiny"), ("show", "runs/tiny/model"), ("show", "v"), ("show", "bm25"), ("schema",),

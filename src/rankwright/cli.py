@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"rankwright {__version__}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add in (_running, _searching, _clustering, _evaluating, _looking):
+    for add in (_running, _searching, _clustering, _teaching, _evaluating, _looking):
         add(verbs)
     for verb in verbs.choices.values():
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -125,6 +125,15 @@ def _clustering(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--split", default="train", help="whose queries")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--plot", help="also draw them: a .png, .svg or .pdf to write")
+    _common(verb, "device", "lenient")
+
+
+def _teaching(verbs: argparse._SubParsersAction) -> None:
+    verb = verbs.add_parser("score", help="a teacher's scores of listed pairs, for distillation; restartable")
+    verb.add_argument("data", help="data set with the texts")
+    verb.add_argument("--model", nargs="+", required=True, help="model folder or hub id; several: their mean")
+    verb.add_argument("--pairs", required=True, help="a split, a qrels file, or a TREC run (.trec, .run)")
+    verb.add_argument("--out", required=True, help="TREC run file to write: what a recipe's `teacher` reads")
     _common(verb, "device", "lenient")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import assemble
+from . import assemble, teaching
 from .data import (
     Audit,
     Corpus,
@@ -141,6 +141,8 @@ def gradient_checks(plan: Recipe, *, queries: int, dtype: str) -> list[dict[str,
             ranker, dataset, stage.data, group=stage.group, batches=small, seed=plan.seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=0,
         )  # fmt: skip
-        for check in check_gradients(ranker, Objective(stage.objective), loader.batch(0), seed=plan.seed):
-            results.append({"stage": str(number), **vars(check), "passed": check.passed})
+        with teaching.teachers(stage.objective, dataset, reading=dataset.reading, device="cpu") as taught:
+            objective = Objective(stage.objective, taught)
+            for check in check_gradients(ranker, objective, loader.batch(0), seed=plan.seed):
+                results.append({"stage": str(number), **vars(check), "passed": check.passed})
     return results

@@ -13,7 +13,7 @@ from .plan import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
 _PLACES = (  # fields that may hold a local path
-    "backbone", "by", "candidates", "dataset", "doc_backbone", "qrels", "queries", "relevant", "topics",
+    "backbone", "by", "candidates", "dataset", "doc_backbone", "qrels", "queries", "relevant", "teacher", "topics",
 )  # fmt: skip
 
 
@@ -59,14 +59,21 @@ def _rooted(value: Any) -> Any:
     changes: dict[str, Any] = {}
     for field in fields(value):
         held = getattr(value, field.name)
-        new = _absolute(held) if field.name in _PLACES else _rooted(held)
+        new = _placed(held) if field.name in _PLACES else _rooted(held)
         if field.init and new != held:
             changes[field.name] = new
     return replace(value, **changes) if changes else value
 
 
-def _absolute(held: Any) -> Any:
-    if not isinstance(held, str) or held in ("", "model", "bm25"):  # the two words of Mining.by
+def _placed(held: Any) -> Any:
+    """A place, several, or a component that holds some (a teacher)."""
+    if isinstance(held, tuple):
+        return tuple(map(_placed, held))
+    return _absolute(held) if isinstance(held, str) else _rooted(held)
+
+
+def _absolute(held: str) -> str:
+    if held in ("", "model", "bm25"):  # the two words of Mining.by
         return held
     path = Path(held).expanduser()
     return str(path.absolute()) if path.exists() else held
@@ -79,5 +86,11 @@ def choices(value: object) -> object:
     if not is_dataclass(value) or isinstance(value, type):
         return value
     held = {field.name: getattr(value, field.name) for field in fields(value)}
-    plain = {name: item is not None if name in _PLACES else choices(item) for name, item in held.items()}
+    plain = {name: _displaced(item) if name in _PLACES else choices(item) for name, item in held.items()}
     return {type(value).__name__: plain}
+
+
+def _displaced(held: object) -> object:
+    if isinstance(held, tuple):
+        return [_displaced(item) for item in held]
+    return held is not None if held is None or isinstance(held, str) else choices(held)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import assemble, recipe, storage
+from . import assemble, recipe, storage, teaching
 from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
 from .errors import DataError, RecipeError
 from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
@@ -148,6 +148,8 @@ class Pipeline:
                 read_run(Path(stage.mine.by), self.reading)
             if stage.validate:
                 self._validated(stage.validate)
+            for path in (spec for term in stage.objective for spec in term.taught_by if isinstance(spec, str)):
+                read_run(Path(path), self.reading)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -300,8 +302,10 @@ class Pipeline:
         chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
         named = assemble.named_files(stage.group, stage.batches, cache=dataset.cache)
+        taught = teaching.identity(stage.objective, reading=self.reading, device=self.device)
         return (
             validation
+            | taught
             | ({"files": fingerprint(named)} if named else {})
             | {
                 "recipe": fingerprint(choices(chosen)),
@@ -337,10 +341,11 @@ class Pipeline:
         say(f"{len(loader.supervision):,} queries, {ranker.training_note}")
         if loader.supervision.dropped:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
-        train_stage(
-            ranker, loader, Objective(stage.objective), settings=stage.train, folder=folder, identity=identity,
-            seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
-        )  # fmt: skip
+        with teaching.teachers(stage.objective, dataset, reading=self.reading, device=self.device) as taught:
+            train_stage(
+                ranker, loader, Objective(stage.objective, taught), settings=stage.train, folder=folder,
+                identity=identity, seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
+            )  # fmt: skip
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         dataset = self._dataset(dataset_of(stage.data))

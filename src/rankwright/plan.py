@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Literal
 
 from .data import Batches, Group, Shuffled, Source
 from .errors import RecipeError
 from .evaluation import parse
+from .models.specification import Model
 from .recipe import Slot
 from .search import Mine
 from .training import Term, Train
 from .types import Precision
 
-if TYPE_CHECKING:
-    from .models import Ranker
-
 __all__ = ["Evaluation", "Mining", "Model", "Recipe", "Stage", "Term", "Train", "Validation"]
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
-
-
-@runtime_checkable
-class Model(Protocol):
-    """What a recipe's model must be able to do; a frozen dataclass, such as `rankwright.models.Dense`."""
-
-    def load(self, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Ranker:
-        """The model itself, in evaluation mode."""
-        ...
-
-    def started_from(self, folder: str) -> Model:
-        """The same training choices on a model folder that we wrote."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwright.errors import ResourceError
-from rankwright.losses import InfoNCE
+from rankwright.losses import GOR, L1, L2, Flops, InfoNCE
 from rankwright.training import Memory, Objective, Step, Term
 from rankwright.training.step import dropout_keys, micro_batches
-from rankwright.types import Texts
+from rankwright.types import Reps, Texts
 
 _spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).with_name("toys.py"))
 assert _spec
@@ -30,6 +30,7 @@ _spec.loader.exec_module(toys)
 
 SEED, STEP = 3, 11
 LOSSES = [InfoNCE(temperature=0.7), InfoNCE(temperature=0.5, positives="all"), InfoNCE(positives="any")]
+POOLS = ["own", "others", "batch", "mixed", "matryoshka", "regularised", "regularisers alone"]
 MEMORIES = [
     Memory(tokens=tokens, graph_tokens=graph, rows=rows)
     for tokens, graph, rows in product([1, 30, 10**9], [0, 40, 10**9], [1, 7, None])
@@ -39,17 +40,54 @@ MEMORIES = [
 def terms_of(against: str) -> list[Term]:
     if against == "mixed":
         return [Term(LOSSES[0], "own", 0.4), Term(LOSSES[1], "batch", 1.1), Term(LOSSES[2], "others", 0.2)]
+    if against == "matryoshka":
+        return [Term(LOSSES[0], "batch", 0.7, dims=(6, 3), dims_weights=(1.0, 0.4)), Term(LOSSES[1], "own", dims=(2,))]
+    if against == "regularised":
+        spread = [Flops(0.3, 0.1), GOR(1.5, 0.5, mean_weight=2.0), L1(0.01, 0.02), L2(0.03, 0.0)]
+        return [Term(LOSSES[0], "batch"), *(Term(weight=0.6, regulariser=regulariser) for regulariser in spread)]
+    if against == "regularisers alone":
+        return [Term(regulariser=Flops())]
     return [Term(LOSSES[0], against)]  # type: ignore[arg-type]
+
+
+def cut(ranker, reps: Reps, width: int | None) -> Reps:
+    """Vectors cut to their first dimensions, as the Matryoshka paper has it."""
+    values = reps.values if width is None else reps.values[:, :, :width]
+    if width is not None and ranker.normalised:
+        values = values / values.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return Reps(values, reps.mask)
+
+
+def penalty(regulariser, reps) -> torch.Tensor:
+    """A regulariser over both sides, with tables of all pairs."""
+    total = torch.zeros((), dtype=torch.float64)
+    for weight, side in zip((regulariser.query_weight, regulariser.doc_weight), reps):
+        x = side.values[side.mask]
+        if isinstance(regulariser, GOR):
+            unit = x / x.norm(dim=-1, keepdim=True)
+            cosines = (unit @ unit.T)[~torch.eye(len(x), dtype=torch.bool)]
+            second = (cosines.square().mean() - 1 / x.shape[1]).clamp(min=0)
+            value = regulariser.mean_weight * cosines.mean() ** 2 + regulariser.second_moment_weight * second
+        elif isinstance(regulariser, Flops):
+            value = sum((x[:, j].abs().sum() / len(x)) ** 2 for j in range(x.shape[1]))
+        else:
+            value = (x.abs() if isinstance(regulariser, L1) else x**2).sum() / len(x)
+        total = total + weight * value
+    return total
 
 
 def reference(ranker, batch, terms) -> tuple[float, dict[str, torch.Tensor]]:
     """Plain autograd over the whole batch at once, with pools written out as Python loops."""
     queries = batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=SEED, step=STEP))
     docs = batch.docs.with_keys(dropout_keys(batch.doc_ids, "doc", seed=SEED, step=STEP))
-    scores = ranker.compare(ranker.represent(queries, "query"), ranker.represent(docs, "doc"))
+    reps = ranker.represent(queries, "query"), ranker.represent(docs, "doc")
     known = dict(zip(zip(batch.known_queries.tolist(), batch.known_docs.tolist()), batch.known_targets.tolist()))
     total = torch.zeros((), dtype=torch.float64)
-    for term in terms:
+    for term, width, factor in [(t, w, f) for t in terms for w, f in t.widths.items()]:
+        if term.regulariser is not None:
+            total = total + term.weight * penalty(term.regulariser, reps)
+            continue
+        scores = ranker.compare(*(cut(ranker, side, width) for side in reps))
         values = []
         for q in range(len(scores)):
             own = {
@@ -68,7 +106,7 @@ def reference(ranker, batch, terms) -> tuple[float, dict[str, torch.Tensor]]:
                 continue
             row, target = scores[q, list(pool)], torch.tensor(list(pool.values()), dtype=torch.float64)
             values.append(term.loss(row[None], target[None], torch.ones(1, len(pool), dtype=torch.bool))[0])
-        total = total + term.weight * torch.stack(values).mean()
+        total = total + term.weight * factor * torch.stack(values).mean()
     ranker.zero_grad()
     total.backward()
     return float(total.detach()), {n: p.grad.clone() for n, p in ranker.named_parameters()}
@@ -80,12 +118,13 @@ def distance(ranker, expected: dict[str, torch.Tensor]) -> float:
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["dense", "late"])
-@pytest.mark.parametrize("against", ["own", "others", "batch", "mixed"])
+@pytest.mark.parametrize("against", POOLS)
 def test_gradient_is_the_same_in_any_memory(late: bool, against: str):
     ranker, batch = toys.Toy(late=late), toys.make_batch(np.random.default_rng(1))
+    ranker.normalised = late  # of both ways one, where vectors are cut
     terms = terms_of(against)
     value, expected = reference(ranker, batch, terms)
-    for memory in MEMORIES:
+    for memory in MEMORIES if against in POOLS[:4] else MEMORIES[::4]:
         ranker.zero_grad()
         result = Step(ranker, Objective(terms), memory=memory, seed=SEED)(batch, step=STEP)
         assert abs(result.loss - value) <= 1e-12 * abs(value)
@@ -191,7 +230,7 @@ worst = 0.0
 for late in (False, True):
     batch = proof.toys.make_batch(np.random.default_rng(1))
     mine = proof.toys.share(batch, distributed.rank(), distributed.world())
-    for against in ("own", "others", "batch", "mixed"):
+    for against in proof.POOLS:
         terms = proof.terms_of(against)
         full = proof.toys.share(batch, 0, 1)
         value, expected = proof.reference(proof.toys.Toy(late=late), full, terms)

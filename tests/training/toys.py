@@ -23,6 +23,7 @@ class Toy(nn.Module):
     """Embeds, drops out by key, mixes tokens; one vector a text, or one a token (`late`)."""
 
     packed = False
+    normalised: bool | None = False
 
     def __init__(self, *, late: bool, seed: int = 0, dropout: float = 0.3) -> None:
         super().__init__()
@@ -116,7 +117,8 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
     return Batch(
         batch.queries.take(rows), batch.docs.take(torch.tensor(owned[rank])), lists,
         batch.targets[rows], batch.mask[rows],
-        torch.tensor([t[0] for t in triples]), torch.tensor([t[1] for t in triples]),
+        torch.tensor([t[0] for t in triples], dtype=torch.int64),
+        torch.tensor([t[1] for t in triples], dtype=torch.int64),
         torch.tensor([t[2] for t in triples]),
         tuple(batch.query_ids[q] for q in rows.tolist()), tuple(batch.doc_ids[d] for _, d in columns),
     )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Which = Literal["ordered", "top", "all"]
+Which = Literal["ordered", "top", "all", "first"]
 Reduction = Literal["mean", "sum"]
 
 
@@ -25,6 +25,8 @@ def any_pair(targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"], which: Wh
     """Rows with at least one such pair."""
     if which == "all":
         return mask.sum(-1) > 1
+    if which == "first":
+        return mask[:, :1].any(-1) & mask[:, 1:].any(-1)
     highest, lowest = highest_and_lowest(targets, mask)
     return (highest > lowest).squeeze(-1)
 
@@ -41,8 +43,11 @@ class Pairs:
     @classmethod
     def of(cls, targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"], which: Which = "ordered") -> Pairs:
         """``ordered``: each pair of different targets once, the higher one chosen; ``top``: of these only the pairs
-        with the row's highest target; ``all``: pairs of equal targets as well, each once.
+        with the row's highest target; ``all``: pairs of equal targets as well, each once; ``first``: the first
+        document chosen against each other one.
         """
+        if which == "first":
+            return cls.everyone(mask & (torch.arange(mask.shape[-1], device=mask.device) == 0), mask)
         highest, lowest = highest_and_lowest(targets, mask)
         chosen = (
             mask & {"ordered": targets > lowest, "top": (targets == highest) & (targets > lowest), "all": mask}[which]

@@ -29,6 +29,13 @@ class Loss(ABC):
     ) -> Float[Tensor, "*q"]:
         """The loss of each row (0 where undefined), or a scalar when not `per_query`."""
 
+    @property
+    def anchored(self) -> bool:
+        """Whether the first column is set apart: a pool over the batch's columns repeats the query's own first
+        document there.
+        """
+        return False
+
     def defined(self, targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]) -> Bool[Tensor, " q"]:
         """Rows on which the loss says anything; the mean is over these. Known without scores."""
         return mask.any(-1)

@@ -12,7 +12,7 @@ from ..types import Tensor
 from ._check import one_of, positive
 from .loss import Loss
 
-_Which = Literal["ordered", "top", "all"]
+_Which = Literal["ordered", "top", "all", "first"]
 _Weight = Literal["none", "student_rank", "teacher_rank", "difference", "squared_difference"]
 _Reduction = Literal["mean", "sum"]
 
@@ -26,7 +26,9 @@ class MarginMSE(Loss):
 
     Args:
         pairs: ``ordered``: pairs of different targets; ``top``: of these the pairs with the row's highest target;
-            ``all``: every pair once, that of equal targets with margin 0 (as a stored pair of equal teacher scores).
+            ``all``: every pair once, that of equal targets with margin 0 (as a stored pair of equal teacher scores);
+            ``first``: the list's first document against each other, whatever their targets (the paper's positive
+            and its negatives). In pool ``others`` the first is the query's own: TAS-B's in-batch loss.
         margin: None: the difference of the targets; else this constant for every pair.
     """
 
@@ -43,6 +45,10 @@ class MarginMSE(Loss):
                 "a constant margin has no direction between documents of equal targets",
                 fix="pairs: ordered, or leave out the margin",
             )
+
+    @property
+    def anchored(self) -> bool:
+        return self.pairs == "first"
 
     def __call__(
         self, scores: Float[Tensor, "q m"], targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]

@@ -83,6 +83,10 @@ class DenseRanker(Ranker):
         return self.encoder("doc").width
 
     @property
+    def normalised(self) -> bool:
+        return self.cosine
+
+    @property
     def packed(self) -> bool:
         return all(self.encoder(side).packed for side in self.sides)
 

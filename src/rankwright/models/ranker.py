@@ -41,6 +41,11 @@ class Ranker(torch.nn.Module, ABC):
         """Whether `represent` computes real tokens only: texts cost their tokens then, else rows x longest."""
 
     @property
+    def normalised(self) -> bool | None:
+        """Whether vectors have length 1; None: they are no vectors whose first dimensions mean anything alone."""
+        return None
+
+    @property
     def device(self) -> torch.device:
         return next(self.parameters()).device
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .objective import Objective, Pools, Term
+from .objective import Objective, Term
+from .pools import Pools
 from .settings import Train
 
 if TYPE_CHECKING:

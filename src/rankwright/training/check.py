@@ -10,8 +10,10 @@ import torch
 from ..models import Ranker
 from ..types import Batch
 from .memory import Memory
-from .objective import Objective, Pools
+from .objective import Objective
+from .pools import Pools
 from .step import Step, dropout_keys
+from .widths import scores_at
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5}
 
@@ -74,7 +76,7 @@ def _plain(
     doc_keys = dropout_keys(batch.doc_ids, "doc", seed=seed, step=0)
     queries = ranker.represent(batch.queries.with_keys(query_keys).to(device), "query")
     docs = ranker.represent(batch.docs.with_keys(doc_keys).to(device), "doc")
-    scores = ranker.compare(queries, docs)
+    scores = scores_at(ranker, queries, docs, objective.widths)
     pools = Pools.build(
         len(batch.docs),
         lists=batch.lists.to(device),
@@ -82,10 +84,13 @@ def _plain(
         mask=batch.mask.to(device),
         known=(batch.known_queries.to(device), batch.known_docs.to(device), batch.known_targets.to(device)),
         absent=torch.zeros(0, dtype=torch.int64, device=device),
+        taught=tuple(None if told is None else told.to(device) for told in objective.taught(batch)),
     )
     ranker.zero_grad(set_to_none=True)
     everything = slice(0, len(batch.queries))
-    loss = objective(scores, pools, rows=everything, denominators=objective.defined(pools))
+    loss = objective.penalty(queries, docs)
+    if scores:
+        loss = loss + objective(scores, pools, rows=everything, denominators=objective.defined(pools))
     if loss.requires_grad:
         loss.backward()
     gradient = {

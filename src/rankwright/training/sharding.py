@@ -52,6 +52,10 @@ class Sharded(nn.Module):
         return cast("Any", self.inner).compare(queries, docs)
 
     @property
+    def normalised(self) -> bool | None:
+        return cast("Any", self.inner).normalised
+
+    @property
     def packed(self) -> bool:
         return cast("Any", self.inner).packed
 

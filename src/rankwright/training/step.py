@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, Protocol, TypeVar, cast
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 
@@ -23,10 +21,13 @@ from ..randomness import key
 from ..types import Batch, Reps, Side, Tensor, Texts
 from . import distributed
 from .memory import Memory
-from .objective import Objective, Pools
+from .micro import Micro, assemble, micro_batches
+from .objective import Objective
+from .pools import Pools
+from .widths import scores_at
 
 _Result = TypeVar("_Result")
-_CALL = 64  # tokens: what one more call of the model costs, about
+_Taught = tuple[Float[Tensor, "q m"] | None, ...]  # per loss: its teacher's scores
 
 
 class StepRanker(Protocol):
@@ -34,6 +35,8 @@ class StepRanker(Protocol):
 
     @property
     def packed(self) -> bool: ...
+    @property
+    def normalised(self) -> bool | None: ...
     def represent(self, texts: Texts, side: Side) -> Reps: ...
     def compare(self, queries: Reps, docs: Reps) -> Float[Tensor, "q m"]: ...
     def parameters(self) -> Any: ...
@@ -54,58 +57,7 @@ class StepResult:
     texts: int
     tokens: int
     masked: int
-
-
-@dataclass(frozen=True)
-class _Micro:
-    side: Side
-    rows: Int[Tensor, " rows"]
-    cost: int
-
-
-def micro_batches(texts: Texts, side: Side, *, budget: int, packed: bool) -> list[_Micro]:
-    """Rows sorted by length, cut within the budget; at least one row each.
-
-    A packed micro-batch costs its tokens, so each is filled. A padded one costs rows x longest: there the cuts with
-    the smallest sum are chosen, for filling them would pad a small batch of uneven texts to twice its size.
-    """
-    lengths = texts.lengths.cpu().numpy()
-    order = np.argsort(-lengths, kind="stable")
-    lengths = lengths[order]
-    starts = (_filled if packed else _cheapest)(lengths, budget)
-    cuts = []
-    for begin, end in pairwise([*starts, len(order)]):
-        cost = lengths[begin:end].sum() if packed else lengths[begin] * (end - begin)
-        cuts.append(_Micro(side, torch.from_numpy(order[begin:end].copy()), int(cost)))
-    return cuts
-
-
-def _filled(lengths: np.ndarray, budget: int) -> list[int]:
-    """Where each cut begins when each takes as many tokens as fit."""
-    ends, starts, begin = np.cumsum(lengths), [], 0
-    while begin < len(lengths):
-        starts.append(begin)
-        before = ends[begin - 1] if begin else 0
-        begin = max(begin + 1, int(np.searchsorted(ends, before + budget, side="right")))
-    return starts
-
-
-def _cheapest(lengths: np.ndarray, budget: int) -> list[int]:
-    """Where each cut begins when the padded sizes, and a little for each call, sum to the least."""
-    best = np.concatenate([[0.0], np.full(len(lengths), np.inf)])
-    origin = np.zeros(len(lengths) + 1, np.int64)
-    for end in range(1, len(lengths) + 1):
-        first = max(0, end - max(1, budget // max(1, int(lengths[end - 1]))))
-        begin = np.arange(first, end)
-        size = lengths[first:end] * (end - begin)
-        cost = np.where((size <= budget) | (begin == end - 1), best[first:end] + size + _CALL, np.inf)
-        at = int(cost.argmin())
-        best[end], origin[end] = cost[at], first + at
-    starts, end = [], len(lengths)
-    while end:
-        end = int(origin[end])
-        starts.append(end)
-    return starts[::-1]
+    missing: int = 0  # pairs that do not count, because a teacher has no score for them
 
 
 def dropout_keys(ids: tuple[str, ...], side: Side, *, seed: int, step: int) -> Int[Tensor, " rows"]:
@@ -152,10 +104,12 @@ class Step:
         Raises:
             ResourceError: out of memory with a single text in a micro-batch.
         """
+        first_doc = _first_doc(batch)
+        taught = self.objective.taught(batch, first_doc=first_doc)
         # a failed attempt leaves parts of its gradient behind: what earlier batches added is kept aside
         before = [] if self.divided else [None if p.grad is None else p.grad.clone() for p in self.ranker.parameters()]
         while True:
-            result = self._tried(batch, step, weight, last)
+            result = self._tried(batch, taught, first_doc, step, weight, last)
             if result is not None:
                 return result
             if self.divided:
@@ -167,19 +121,24 @@ class Step:
                 raise ResourceError("out of memory with one text in a micro-batch", fix="shorten the texts")
             self.memory = self.memory.halved()
 
-    def _tried(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult | None:
+    def _tried(
+        self, batch: Batch, taught: _Taught, first_doc: int, step: int, weight: float, last: bool
+    ) -> StepResult | None:
         """None when memory ran out: the failed attempt's tensors, which an exception's traceback keeps, are gone."""
         try:
-            return self._attempt(batch, step, weight, last)
+            return self._attempt(batch, taught, first_doc, step, weight, last)
         except _OutOfMemory:
             return None
 
     # --- the four phases --------------------------------------------------------------------------
 
-    def _attempt(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult:
+    def _attempt(
+        self, batch: Batch, taught: _Taught, first_doc: int, step: int, weight: float, last: bool
+    ) -> StepResult:
+        own_docs = batch.doc_ids[first_doc : first_doc + len(batch.docs)]
         sides: dict[Side, Texts] = {
             "query": batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=self.seed, step=step)),
-            "doc": batch.docs.with_keys(self._doc_keys(batch, step)),
+            "doc": batch.docs.with_keys(dropout_keys(own_docs, "doc", seed=self.seed, step=step)),
         }
         sides = {side: texts.to(self.device) for side, texts in sides.items()}
         packed = self.ranker.packed
@@ -194,18 +153,18 @@ class Step:
         if self.divided:
             cuts, kept = self._aligned(sides, cuts, kept)
         leaves, graphs = _together(lambda: self._represent_all(sides, cuts, kept), agree=agree)
-        loss, masked = self._differentiate(batch, leaves, weight)
+        loss, *dropped = self._differentiate(batch, taught, leaves, weight)
         _together(lambda: self._carry_on(sides, cuts, graphs, leaves, last), agree=agree)
         tokens = sum(len(texts.values) for texts in sides.values())
-        counts = [len(batch.queries), len(batch.queries) + len(batch.docs), tokens, masked]
+        counts = [len(batch.queries), len(batch.queries) + len(batch.docs), tokens, *dropped]
         return StepResult(loss, *distributed.total(torch.tensor(counts, device=self.device)).tolist())
 
     def _represent_all(
-        self, sides: dict[Side, Texts], cuts: list[_Micro], kept: set[int]
+        self, sides: dict[Side, Texts], cuts: list[Micro], kept: set[int]
     ) -> tuple[dict[Side, Reps], dict[int, Float[Tensor, "r t d"]]]:
         """Leaf representations of every text, and the graphs that were kept."""
         graphs: dict[int, Float[Tensor, "r t d"]] = {}
-        parts: dict[Side, list[tuple[_Micro, Reps]]] = {"query": [], "doc": []}
+        parts: dict[Side, list[tuple[Micro, Reps]]] = {"query": [], "doc": []}
         for i in sorted(range(len(cuts)), key=lambda i: i in kept):  # graph-less first: peak memory stays flat
             with nullcontext() if i in kept else torch.no_grad():
                 reps = self._represent(sides, cuts[i])
@@ -215,15 +174,15 @@ class Step:
             parts[cuts[i].side].append((cuts[i], Reps(reps.values.detach()[:n], reps.mask[:n])))
         for side in sides:
             if not parts[side]:  # a process without queries still knows how wide and how precise vectors are
-                nothing = _Micro(side, torch.zeros(0, dtype=torch.int64), 0)
+                nothing = Micro(side, torch.zeros(0, dtype=torch.int64), 0)
                 with torch.no_grad():
                     parts[side].append((nothing, self._represent(sides, nothing)))
-        return {side: _assemble(parts[side], len(sides[side])) for side in parts}, graphs
+        return {side: assemble(parts[side], len(sides[side])) for side in parts}, graphs
 
     def _carry_on(
         self,
         sides: dict[Side, Texts],
-        cuts: list[_Micro],
+        cuts: list[Micro],
         graphs: dict[int, Float[Tensor, "r t d"]],
         leaves: dict[Side, Reps],
         last: bool,
@@ -240,15 +199,7 @@ class Step:
                 rows = cuts[i].rows.to(grad.device)
                 values[: len(rows)].backward(grad[rows, : values.shape[1]].to(values.dtype))
 
-    def _doc_keys(self, batch: Batch, step: int) -> Int[Tensor, " rows"]:
-        offset = 0
-        if distributed.world() > 1:
-            counts = [int(c) for c in distributed.gather_objects(len(batch.docs))]
-            offset = sum(counts[: distributed.rank()])
-        own = batch.doc_ids[offset : offset + len(batch.docs)]
-        return dropout_keys(own, "doc", seed=self.seed, step=step)
-
-    def _kept(self, cuts: list[_Micro]) -> set[int]:
+    def _kept(self, cuts: list[Micro]) -> set[int]:
         """The micro-batches that keep their graphs: the most expensive first, as many as the budget holds."""
         kept, budget = set(), self.memory.graph_tokens
         for i, micro in enumerate(cuts):
@@ -257,7 +208,7 @@ class Step:
                 budget -= micro.cost
         return kept
 
-    def _aligned(self, sides: dict[Side, Texts], cuts: list[_Micro], kept: set[int]) -> tuple[list[_Micro], set[int]]:
+    def _aligned(self, sides: dict[Side, Texts], cuts: list[Micro], kept: set[int]) -> tuple[list[Micro], set[int]]:
         """The same number of micro-batches a side on every process, in one order; what all can keep is kept.
 
         A process with fewer goes through dummies: a text of the batch, whose gradient is 0.
@@ -274,36 +225,43 @@ class Step:
                 if all(keep[place] for keep in keeps if place < len(keep)):
                     keeping.add(len(aligned))
                 there = place < len(own[side])
-                aligned.append(cuts[own[side][place]] if there else _Micro(side, torch.zeros(0, dtype=torch.int64), 0))
+                aligned.append(cuts[own[side][place]] if there else Micro(side, torch.zeros(0, dtype=torch.int64), 0))
         return aligned, keeping
 
-    def _represent(self, sides: dict[Side, Texts], micro: _Micro) -> Reps:
+    def _represent(self, sides: dict[Side, Texts], micro: Micro) -> Reps:
         dummy = self.divided is not None and len(micro.rows) == 0
         texts = self._examples[micro.side] if dummy else sides[micro.side].take(micro.rows)
         with self.autocast():
             return self.ranker.represent(texts, micro.side)
 
-    def _differentiate(self, batch: Batch, leaves: dict[Side, Reps], weight: float) -> tuple[float, int]:
-        """Objective and its gradient with respect to this process's representations, in float32 or float64."""
+    def _differentiate(
+        self, batch: Batch, taught: _Taught, leaves: dict[Side, Reps], weight: float
+    ) -> tuple[float, int, int]:
+        """Objective and its gradient with respect to this process's representations, in float32 or float64.
+
+        Returns:
+            (value, pairs masked, pairs that a teacher has no score for)
+        """
         queries, own = leaves["query"], leaves["doc"]
-        docs, counts = _gather_docs(own)
+        docs, counts = _gather(own)
         lists, absent = _columns(batch, counts)
         known = (batch.known_queries, batch.known_docs, batch.known_targets)
         device = queries.values.device
         pools = Pools.build(
             len(docs.values), lists=lists.to(device), targets=batch.targets.to(device), mask=batch.mask.to(device),
             known=(known[0].to(device), known[1].to(device), known[2].to(device)), absent=absent.to(device),
+            taught=tuple(None if told is None else told.to(device, queries.values.dtype) for told in taught),
         )  # fmt: skip
-        defined = torch.tensor(self.objective.defined(pools), device=device)
-        denominators = distributed.total(defined).tolist()
+        defined = self.objective.defined(pools)
+        denominators = distributed.total(torch.tensor(defined, device=device)).tolist() if defined else []
         total = _together(lambda: self._score(queries, docs, pools, denominators, weight))
-        if docs is not own:
-            grad = torch.zeros_like(docs.values) if docs.values.grad is None else docs.values.grad
-            own.values.grad = distributed.own_rows_of_sum(grad, counts)[:, : own.values.shape[1]].contiguous()
-        for leaf in (queries, own):
-            if leaf.values.grad is None:
-                leaf.values.grad = torch.zeros_like(leaf.values)
-        return float(distributed.total(total)), pools.masked
+        if self.objective.regularised:
+            everyone, shares = _gather(queries)
+            total = total + _together(lambda: self._regularise(everyone, docs, pools.absent, weight))
+            _hand_back(everyone, queries, shares)
+        _grad(queries)
+        _hand_back(docs, own, counts)
+        return float(distributed.total(total)), pools.masked, self.objective.missing(pools)
 
     def _score(
         self, queries: Reps, docs: Reps, pools: Pools, denominators: list[int], weight: float
@@ -311,17 +269,29 @@ class Step:
         """This process's share of the objective, differentiated a few queries at a time."""
         total = queries.values.new_zeros(())
         n = len(queries.values)
-        rows = self.memory.rows or max(1, self.memory.scores // max(1, len(docs.values)))
+        widths = self.objective.widths
+        rows = self.memory.rows or max(1, self.memory.scores // max(1, len(docs.values) * len(widths)))
         rows = rows if self.objective.per_query else max(n, 1)
-        for begin in range(0, n, rows):
+        for begin in range(0, n if widths else 0, rows):
             chunk = slice(begin, min(begin + rows, n))
-            scores = self.ranker.compare(Reps(queries.values[chunk], queries.mask[chunk]), docs)
+            scores = scores_at(self.ranker, Reps(queries.values[chunk], queries.mask[chunk]), docs, widths)
             share = self.objective(scores, pools, rows=chunk, denominators=denominators)
             if share.requires_grad:
                 (share * weight).backward()
             total += share.detach()
             del scores, share  # else two chunks' scores are alive at once
         return total.detach()
+
+    def _regularise(self, queries: Reps, docs: Reps, absent: Int[Tensor, " a"], weight: float) -> Float[Tensor, ""]:
+        """The regularisers, which see every process's vectors at once: the first process computes them for all."""
+        if distributed.rank():
+            return queries.values.new_zeros(())
+        once = torch.ones(len(docs.values), dtype=torch.bool, device=absent.device)
+        once[absent] = False
+        penalty = self.objective.penalty(queries, Reps(docs.values[once], docs.mask[once]))
+        if penalty.requires_grad:
+            (penalty * weight).backward()
+        return penalty.detach()
 
 
 # --- helpers ----------------------------------------------------------------------------------
@@ -332,6 +302,13 @@ _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory",
 
 class _OutOfMemory(Exception):
     """Memory ran out on some process; all of them clear their gradients and try again with smaller micro-batches."""
+
+
+def _first_doc(batch: Batch) -> int:
+    """The place of this process's first document among those of all."""
+    if distributed.world() == 1:
+        return 0
+    return sum(int(count) for count in distributed.gather_objects(len(batch.docs))[: distributed.rank()])
 
 
 def _shortest(texts: Texts) -> list[int]:
@@ -354,22 +331,8 @@ def _together(work: Callable[[], _Result], *, agree: bool = True) -> _Result:
     return cast("_Result", result)
 
 
-def _assemble(parts: list[tuple[_Micro, Reps]], rows: int) -> Reps:
-    """Micro-batches' representations as one leaf tensor in the batch's own order, at least float32."""
-    first = parts[0][1].values
-    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
-    t = max(reps.values.shape[1] for _, reps in parts)
-    values = torch.zeros(rows, t, first.shape[2], dtype=wide, device=first.device)
-    mask = torch.zeros(rows, t, dtype=torch.bool, device=first.device)
-    for micro, reps in parts:
-        at = micro.rows.to(first.device)
-        values[at, : reps.values.shape[1]] = reps.values.to(wide)
-        mask[at, : reps.mask.shape[1]] = reps.mask
-    return Reps(values.requires_grad_(), mask)
-
-
-def _gather_docs(own: Reps) -> tuple[Reps, list[int]]:
-    """Every process's documents, in rank order, as a leaf; the own ones unchanged when there is one process."""
+def _gather(own: Reps) -> tuple[Reps, list[int]]:
+    """Every process's rows, in rank order, as a leaf; the own ones unchanged when there is one process."""
     if distributed.world() == 1:
         return own, [len(own.values)]
     t = max(int(x) for x in distributed.gather_objects(own.values.shape[1]))
@@ -377,8 +340,22 @@ def _gather_docs(own: Reps) -> tuple[Reps, list[int]]:
     mask = torch.nn.functional.pad(own.mask, (0, t - own.mask.shape[1]))
     values = distributed.gather_rows(padded)
     masks = distributed.gather_rows(mask.to(torch.uint8))
-    docs = Reps(torch.cat(values).requires_grad_(), torch.cat(masks).bool())
-    return docs, [len(v) for v in values]
+    everyone = Reps(torch.cat(values).requires_grad_(), torch.cat(masks).bool())
+    return everyone, [len(v) for v in values]
+
+
+def _grad(leaf: Reps) -> Float[Tensor, "rows t dim"]:
+    """The gradient of a leaf, made of zeros where nothing depends on it."""
+    if leaf.values.grad is None:
+        leaf.values.grad = torch.zeros_like(leaf.values)
+    return leaf.values.grad
+
+
+def _hand_back(everyone: Reps, own: Reps, counts: list[int]) -> None:
+    """Add to the own rows' gradient what all processes' gradients of them sum to."""
+    grad, whole = _grad(own), _grad(everyone)
+    if everyone is not own:
+        grad += distributed.own_rows_of_sum(whole, counts)[:, : grad.shape[1]]
 
 
 def _columns(batch: Batch, counts: list[int]) -> tuple[Int[Tensor, "q n"], Int[Tensor, " absent"]]:

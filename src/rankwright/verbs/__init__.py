@@ -4,9 +4,10 @@ from .clustering import topics
 from .judging import evaluate, fuse
 from .looking import check_gradients, doctor, export, schema, show
 from .recipes import quickstart, report, run, train
+from .scoring import score
 from .searching import encode, index, mine, search
 
 __all__ = [
     "check_gradients", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine", "quickstart",
-    "report", "run", "schema", "search", "show", "topics", "train",
+    "report", "run", "schema", "score", "search", "show", "topics", "train",
 ]  # fmt: skip

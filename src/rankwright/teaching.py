@@ -1,0 +1,95 @@
+"""Teachers as recipes and commands name them: opened on a data set, fingerprinted by content, run over pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import assemble, signals
+from .data import Dataset, Reading, read_run
+from .ledger import fingerprint
+from .models.specification import Model
+from .progress import progress
+from .training import Term, distributed
+from .training.scores import ScoreStore
+from .training.teachers import Live, Mean, Stored, Teacher
+from .types import Qrels, Run, Side, Texts
+
+if TYPE_CHECKING:
+    from .models import Ranker
+
+_QUERIES = 16  # scored together
+
+
+@contextmanager
+def live(ranker: Ranker, dataset: Dataset) -> Iterator[Live]:
+    """A ranker as a teacher of a data set's texts; what it says is kept in the cache, whatever recipe asked."""
+    stores = {
+        "query": (dataset.queries, assemble.tokens(ranker, dataset.queries, "query", cache=dataset.cache)),
+        "doc": (dataset.corpus, assemble.tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)),
+    }
+
+    def texts(side: Side, ids: Sequence[str]) -> Texts:
+        corpus, store = stores[side]
+        return store.take(assemble.rows_of(corpus, ids, "query" if side == "query" else "document"))
+
+    folder = dataset.cache / "teachers" / _made_of(ranker)
+    with ScoreStore.open(folder, rank=distributed.rank(), world=distributed.world()) as scores:
+        yield Live(ranker, texts, scores)
+
+
+@contextmanager
+def teachers(
+    terms: Sequence[Term], dataset: Dataset, *, reading: Reading, device: str
+) -> Iterator[list[Teacher | None]]:
+    """The teacher of each term, None where it has none; one that several terms name is opened once."""
+    with ExitStack() as held:
+        opened: dict[str, Teacher] = {}
+        for spec in (spec for term in terms for spec in term.taught_by):
+            if repr(spec) not in opened and isinstance(spec, str):
+                opened[repr(spec)] = Stored(read_run(Path(spec), reading))
+            elif repr(spec) not in opened and isinstance(spec, Model):
+                opened[repr(spec)] = held.enter_context(live(spec.load(device=device), dataset))
+        yield [_together([opened[repr(spec)] for spec in term.taught_by]) for term in terms]
+
+
+def _together(named: Sequence[Teacher]) -> Teacher | None:
+    return named[0] if len(named) == 1 else Mean(named) if named else None
+
+
+def identity(terms: Sequence[Term], *, reading: Reading, device: str) -> dict[str, str]:
+    """What the terms' teachers are made of, by content; nothing where there are none."""
+    named = [_content(spec, reading, device) for term in terms for spec in term.taught_by]
+    return {"teachers": fingerprint(named)} if named else {}
+
+
+def _content(spec: Model | str, reading: Reading, device: str) -> str:
+    if isinstance(spec, str):
+        return fingerprint(read_run(Path(spec), reading).to_dict())
+    return _made_of(spec.load(device=device))
+
+
+def _made_of(ranker: Ranker) -> str:
+    return fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")])
+
+
+def score_pairs(teacher: Teacher, pairs: Run | Qrels) -> Run:
+    """A teacher's scores of listed pairs, a few queries at a time; when stopped, a live teacher keeps what it did."""
+    values = np.empty(len(pairs))
+    with progress("score", len(pairs.queries), "queries") as bar:
+        for begin in range(0, len(pairs.queries), _QUERIES):
+            signals.check()
+            end = min(begin + _QUERIES, len(pairs.queries))
+            span = slice(pairs.offsets[begin], pairs.offsets[end])
+            columns, places = np.unique(pairs.columns[span], return_inverse=True)
+            rows = np.repeat(np.arange(end - begin), np.diff(pairs.offsets[begin : end + 1]))
+            wanted = np.zeros((end - begin, len(columns)), bool)
+            wanted[rows, places] = True
+            docs = [pairs.docs[int(column)] for column in columns]
+            values[span] = teacher.score(pairs.queries[begin:end], docs, wanted=wanted)[rows, places]
+            bar.advance(end - begin)
+    return Run(pairs.queries, pairs.docs, pairs.offsets, pairs.columns, values)

@@ -17,7 +17,8 @@ import pytest
 
 from rankwright import storage
 from rankwright.cli import main, parser
-from rankwright.data import read_qrels, read_run
+from rankwright.data import read_qrels, read_run, read_topics
+from rankwright.evaluation import plots
 
 RECIPE = """
 model:
@@ -388,6 +389,31 @@ def test_validation_data_that_change_train_anew(recipe: Path, tiny_data: Path, t
     assert _steps(capsys, *command) == []
     qrels = held_out / "qrels" / "test.tsv"
     qrels.write_text("\n".join(qrels.read_text().splitlines()[:-1]) + "\n")
+    assert "train stage 1" in _steps(capsys, *command)
+
+
+def test_topics_are_clustered_drawn_and_trained_on(recipe: Path, tiny_data: Path, tiny_model: Path, capsys):
+    given = ["topics", str(tiny_data), "--model", str(tiny_model), "--topics", "3", "--out", "t.tsv"]
+    main(given)
+    assert "3 topics of" in capsys.readouterr().out
+    topics, before = read_topics("t.tsv"), Path("t.tsv").read_bytes()
+    assert list(topics) == list(read_qrels(tiny_data / "qrels/train.tsv").queries)
+    assert set(topics.values()) == {"0", "1", "2"}
+    if plots.available():
+        main([*given, "--plot", "t.png"])
+        main([*given, "--plot", "t.svg"])
+        assert Path("t.png").read_bytes().startswith(b"\x89PNG")
+        assert "</svg>" in Path("t.svg").read_text()
+        assert Path("t.tsv").read_bytes() == before
+        capsys.readouterr()
+    for words in (("--topics", "1000"), ("--topics", "0"), ("--plot", "t.gif"), ("--out", "t.json"), ("--out", ".")):
+        fails(2, *given, *words)
+    fails(3, "run", str(recipe), "stages.0.batches={ByTopic: {topics: nowhere.tsv}}")
+    batches = "{ByTopic: {topics: t.tsv, size: 4}}"
+    command = ["run", str(recipe), f"stages.0.batches={batches}", "stages.0.mine=null"]
+    main(command)
+    assert _steps(capsys, *command) == []
+    Path("t.tsv").write_text("".join(f"{query}\t0\n" for query in topics))
     assert "train stage 1" in _steps(capsys, *command)
 
 

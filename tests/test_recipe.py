@@ -693,8 +693,8 @@ stages:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("batches: Shuffled", "batches: OneRelevant", "OneRelevant is not a Batches. Known: ByDocument, Shuffled"),
-        ("group: OneRelevant", "group: Shuffled", "Shuffled is not a Group. Known: OneRelevant, Random, Top"),
+        ("batches: Shuffled", "batches: OneRelevant", "OneRelevant is not a Batches. Known: ByDocument, ByLength, "),
+        ("group: OneRelevant", "group: Shuffled", "Shuffled is not a Group. Known: HardMargin, MarginBins, "),
         ("Judged: {dataset: d}", "Top", "Top is not a Source. Known: Judged"),
         ("{Dense: {backbone: some/model}}", "Lora", "Lora is not a Model. Known: Dense"),
         ("loss: InfoNCE", "loss: InfoNEC", "has no 'InfoNEC'; did you mean 'InfoNCE'? Known: ADRMSE, ApproxMRR, "),
@@ -713,7 +713,7 @@ def test_the_schema_lists_only_what_fits_a_slot():
 
     definitions = recipe.schema(Recipe)["$defs"]
     slots = {n.split(":")[1]: set(d["anyOf"][0]["properties"]) for n, d in definitions.items() if ":" in n}
-    assert slots["Batches"] == {"ByDocument", "Shuffled"}
-    assert slots["Group"] == {"OneRelevant", "Random", "Top"}
+    assert slots["Batches"] == {"ByDocument", "ByLength", "ByTopic", "Mixed", "Shuffled"}
+    assert slots["Group"] == {"HardMargin", "MarginBins", "OneRelevant", "PerGrade", "Random", "Top", "Window"}
     assert slots["Source"] == {"Judged"}
     assert slots["Model"] == {"Dense"}

@@ -16,8 +16,7 @@ def at_least(spec: str, name: str, value: object, least: int) -> None:
 
 def finite(spec: str, name: str, value: object, *, above: float = -math.inf) -> None:
     """Raises: RecipeError: not a finite number above that."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not above < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < math.inf:
         wanted = "a finite number" if math.isinf(above) else f"a number above {above:g}"
         raise RecipeError(f"{name} is {value!r}", where=f"{spec}.{name}", fix=f"give {wanted}")
 

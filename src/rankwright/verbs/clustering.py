@@ -14,8 +14,6 @@ from ..data import Reading, write_topics
 from ..outputs import new_file
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ..search import Clusters
 
 _SHOWN = 10  # topics
@@ -49,7 +47,7 @@ def topics(given: Namespace) -> None:
     out(f"next:   in a recipe's stage: batches: {{ByTopic: {{topics: {given.out}, size: 32}}}}")
 
 
-def _shown(found: Clusters, texts: Sequence[str]) -> str:
+def _shown(found: Clusters, texts: list[str]) -> str:
     """The largest topics with their sizes and the queries nearest to their means."""
     rows = []
     for topic in range(min(_SHOWN, len(found.sizes))):

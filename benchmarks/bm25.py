@@ -40,8 +40,10 @@ def main() -> None:
         flat = np.fromiter(chain.from_iterable(tokens), np.int32)
         return Postings.of(flat, [len(row) for row in tokens], k1=spec.k1, b=spec.b)
 
-    def split():  # a new stemmer each time, as ours remembers stems
-        return bm25s.tokenize(queries, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+    stemmer = Stemmer.Stemmer("english")  # it remembers stems, as ours does
+
+    def split():
+        return bm25s.tokenize(queries, stopwords="en", stemmer=stemmer, show_progress=False)
 
     cells, notes = [interleave("index", {"rankwright": ours, "bm25s": lambda: theirs("numpy")})], {}
     with TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""BM25 on SciFact against bm25s: indexing the same tokens, and 1000 queries."""
+"""BM25 on SciFact against bm25s: indexing the same tokens, and 1000 queries from their tokens and from their text."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ DEPTH = 100
 
 def main() -> None:
     import bm25s
+    import Stemmer
 
     progress.quiet()
     docs, queries = _read("corpus"), [query["text"] for query in _read("queries")][:1000]
@@ -39,26 +40,33 @@ def main() -> None:
         flat = np.fromiter(chain.from_iterable(tokens), np.int32)
         return Postings.of(flat, [len(row) for row in tokens], k1=spec.k1, b=spec.b)
 
+    stemmer = Stemmer.Stemmer("english")  # it remembers stems, as ours does
+
+    def split():
+        return bm25s.tokenize(queries, stopwords="en", stemmer=stemmer, show_progress=False)
+
     cells, notes = [interleave("index", {"rankwright": ours, "bm25s": lambda: theirs("numpy")})], {}
     with TemporaryDirectory() as folder:
         index = spec.build(Path(folder) / "bm25", [doc["_id"] for doc in docs], texts, key="")
         names = [f"q{i}" for i in range(len(queries))]
-        plain = theirs("numpy")
-        found = {
-            "rankwright": lambda: index.search(queries, names, k=DEPTH),  # splits and stems the queries too
-            "bm25s numpy": lambda: plain.retrieve(asked, k=DEPTH, show_progress=False),
-        }
+        peers, cells_of = {"bm25s numpy": theirs("numpy")}, {"tokens": {}, "text": {}}
         try:
             import numba  # noqa: F401
 
-            fast = theirs("numba")
+            peers["bm25s numba"] = theirs("numba")
             began = time.perf_counter()
-            fast.retrieve(asked[:1], k=DEPTH, show_progress=False, n_threads=1)
+            peers["bm25s numba"].retrieve(asked[:1], k=DEPTH, show_progress=False, n_threads=1)
             notes["first query of bm25s numba, seconds"] = time.perf_counter() - began
-            found["bm25s numba"] = lambda: fast.retrieve(asked, k=DEPTH, show_progress=False, n_threads=1)
         except ImportError:
             notes["numba"] = "not installed"
-        cells.append(interleave(f"{len(queries)} queries", found))
+        known = index.terms(queries)
+        cells_of["tokens"]["rankwright"] = lambda: index.hits_of_terms(known, k=DEPTH, bar=bar)
+        cells_of["text"]["rankwright"] = lambda: index.search(queries, names, k=DEPTH)
+        for name, peer in peers.items():
+            cells_of["tokens"][name] = lambda p=peer: p.retrieve(asked, k=DEPTH, show_progress=False, n_threads=1)
+            cells_of["text"][name] = lambda p=peer: p.retrieve(split(), k=DEPTH, show_progress=False, n_threads=1)
+        with progress.progress("search") as bar:
+            cells += [interleave(f"{len(queries)} queries from {what}", found) for what, found in cells_of.items()]
     publish("bm25", cells, ours="rankwright", packages=["bm25s", "numba", "scipy"], notes=notes)
 
 

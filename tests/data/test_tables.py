@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -125,6 +127,34 @@ def test_the_fast_way_reads_numbers_as_the_exact_one(text: str) -> None:
     if columns is not None:
         assert _fields.NUMBER.fullmatch(text)
         assert columns[2][0] == float(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.lists(st.integers(0, 3000).map(str) | st.sampled_from(["007", "0", "00", "0x1F", "-1", "d", "9" * 30]))
+        | st.lists(st.integers(0, 40).map(str)),
+        min_size=1,
+    ).filter(lambda parts: bool(parts[0]))
+)
+def test_numeric_ids_are_numbered_as_others(parts: list[list[str]]) -> None:
+    chunks = [pa.array(part, pa.large_string()) for part in parts]
+    codes, names = _tables._coded(chunks)
+    expected = {name: i for i, name in enumerate(dict.fromkeys(chain(*parts)))}
+    assert names == list(expected)
+    assert codes.dtype == np.int32
+    assert codes.tolist() == [expected[name] for name in chain(*parts)]
+
+
+def test_the_table_of_numeric_ids_is_bounded() -> None:
+    def numbered(*ids: str) -> bool:
+        return _tables._numbered(pa.chunked_array([pa.array(ids, pa.large_string())])) is not None
+
+    assert numbered("7", "0", "7", str(_tables._LEAST_TABLE))
+    assert not numbered("7", str(_tables._LEAST_TABLE + 1))
+    for odd in ("007", "0x1F", "-1", "9" * 19, "\u0661", "d"):
+        assert not numbered("7", odd)
+        assert not numbered(odd, "7")
 
 
 def test_the_fast_way_takes_clean_files() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rankwright import storage
 from rankwright.errors import ArtefactError, DataError, NonFiniteError, Stopped, UsageError
 from rankwright.search import Exact, Vectors, open_ranking, search_into
-from rankwright.search.index import DocIds, best
+from rankwright.search.index import DocIds
 from rankwright.types import Qrels, Run
 
 names = st.text(st.characters(exclude_categories=[]), min_size=1, max_size=4)
@@ -76,14 +76,6 @@ def test_ids_that_are_not_ids_are_refused(tmp_path):
         storage.write_npy(draft.file("ids.offsets.npy"), np.array([0, 5, 2], np.int64))
     with pytest.raises(ArtefactError, match="damaged"):
         DocIds.open(tmp_path / "x")
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 3), names), unique_by=lambda pair: pair[1], max_size=12), st.integers(1, 14))
-def test_best_is_trec_evals_order(pairs, k):
-    scores, ids = np.array([float(s) for s, _ in pairs]), [name for _, name in pairs]
-    expected = sorted(range(len(ids)), key=lambda i: (scores[i], ids[i].encode("utf-8", "surrogatepass")), reverse=True)
-    assert best(np.arange(len(ids)), scores, DocIds.of(ids).ranks, k).tolist() == expected[:k]
 
 
 def test_search_gives_the_order_that_run_ranked_gives():

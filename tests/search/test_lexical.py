@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rankwright.errors import ArtefactError, DataError, RecipeError
 from rankwright.search import BM25, LexicalIndex, search_into
 from rankwright.search import lexical as module
+from rankwright.search.index import DocIds
 from rankwright.types import Qrels
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -75,6 +76,32 @@ def test_ties_are_cut_by_id(tmp_path):
     ids = ["b", "a", "é", "c"]
     index = PLAIN.build(tmp_path / "i", ids, ["gene"] * 4, key="")
     assert next(iter(index.search(["gene"], ["q"], k=3)))[1] == ["é", "c", "b"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 60), st.integers(1, 4), st.integers(1, 12), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_best_is_trec_evals_order(docs, queries, k, grades, seed):
+    rng = np.random.default_rng(seed)
+    ids = [chr(code) * 2 for code in rng.choice(0xD000, docs, replace=False) + 1]
+    scores = np.maximum(rng.integers(-grades, grades, (queries, docs)), 0).astype(np.float32) / 7  # many ties and zeros
+    hits = module._best(scores, DocIds.of(ids), k)
+    ends = np.cumsum(hits.sizes)
+    for row, rows, found in zip(scores, np.split(hits.rows, ends[:-1]), np.split(hits.scores, ends[:-1])):
+        expected = sorted(np.flatnonzero(row), key=lambda i: (row[i], ids[i].encode()), reverse=True)[:k]
+        assert rows.tolist() == expected
+        assert np.array_equal(found, row[expected].astype(np.float64))
+    assert ends[-1] == len(hits.rows)
+
+
+def test_queries_find_the_same_together_and_alone(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    docs = [" ".join(rng.choice(WORDS, rng.integers(0, 9))) for _ in range(300)]
+    index = BM25().build(tmp_path / "i", [f"d{i}" for i in range(300)], docs, key="")
+    queries = [" ".join(rng.choice(WORDS, rng.integers(0, 5))) for _ in range(40)]
+    names = [f"q{i}" for i in range(40)]
+    together = index.search(queries, names, k=10).to_dict()
+    monkeypatch.setattr(module, "_SCORES_AT_ONCE", 1)
+    assert index.search(queries, names, k=10).to_dict() == together
 
 
 def test_stems_stop_words_and_case(tmp_path):

@@ -24,6 +24,7 @@ GRADE_NAMES = ("score", "relevance", "rel", "grade")
 
 _FLUSH = 1 << 14
 _PEEK = 1 << 10  # bytes that show a block's separator
+_TABLE_PER_ROW, _LEAST_TABLE = 16, 1 << 20  # entries of 4 bytes, in which numeric ids are looked up
 _Table = TypeVar("_Table", Run, Qrels)
 
 
@@ -309,14 +310,49 @@ def _clean(names: pa.ChunkedArray) -> bool:
 def _coded(parts: Sequence[pa.Array]) -> tuple[np.ndarray, list[str]]:
     """(number of each id, the ids in order of first appearance)."""
     import pyarrow as pa
+
+    whole = pa.chunked_array(parts)
+    numbered = _numbered(whole)
+    if numbered is not None:
+        codes, unique = numbered
+        return codes, _strings(pa.array(unique).cast(pa.large_string()))
+    coded = whole.dictionary_encode().chunks
+    ids = coded[-1].dictionary  # of all chunks: it grows along them
+    return np.concatenate([chunk.indices.to_numpy() for chunk in coded]), _strings(ids)
+
+
+def _numbered(ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None:
+    """(code of each id, the unique ids) if all are plain numbers of moderate size: a table in place of hashed strings.
+
+    Ids that are written otherwise, as 007, are left to their spelling: None.
+    """
+    import pyarrow as pa
     from pyarrow import compute
 
-    coded = pa.chunked_array(parts).dictionary_encode().chunks
-    ids = coded[-1].dictionary  # of all chunks: it grows along them
+    if not ids[0].as_py().isdecimal():  # most others are recognised by the first
+        return None
+    digits, sizes = (compute.call_function(name, [ids]).to_numpy() for name in ("ascii_is_decimal", "binary_length"))
+    zero = compute.call_function("starts_with", [ids], compute.MatchSubstringOptions("0")).to_numpy()
+    if not digits.all() or sizes.max() > 18 or (zero & (sizes > 1)).any():
+        return None
+    numbers = ids.cast(pa.int64()).to_numpy()
+    if numbers.max() > max(_TABLE_PER_ROW * len(numbers), _LEAST_TABLE):
+        return None
+    rows = np.arange(len(numbers), dtype=np.int32)
+    table = np.empty(numbers.max() + 1, np.int32)
+    table[numbers[::-1]] = rows[::-1]  # the first row of each
+    unique = numbers[table[numbers] == rows]
+    table[unique] = rows[: len(unique)]
+    return table[numbers], unique
+
+
+def _strings(ids: pa.Array) -> list[str]:
+    """The ids, which hold no line end, by one split: faster than one object at a time."""
+    import pyarrow as pa
+    from pyarrow import compute
+
     whole = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
-    joined = compute.call_function("binary_join", [whole, pa.scalar("\n", ids.type)])[0]
-    names = joined.as_py().split("\n")  # faster than one object at a time
-    return np.concatenate([chunk.indices.to_numpy() for chunk in coded]), names
+    return compute.call_function("binary_join", [whole, pa.scalar("\n", ids.type)])[0].as_py().split("\n")
 
 
 def _first(record: dict[str, Any], names: tuple[str, ...]) -> Any:

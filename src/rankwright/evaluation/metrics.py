@@ -15,6 +15,7 @@ from ..types import Qrels, Run, bytewise, picked
 from .measures import Measure, parse
 
 _CELLS = 1 << 22  # of run rows that are ranked at once: bounds the memory beyond the run itself
+_BUCKETS = 1 << 20  # of hashed ids: few documents that nobody judged share one with a judged document
 _TOP = 10  # ranks of which `Scores.unjudged` speaks
 
 
@@ -222,12 +223,15 @@ def _columns(run: Run, qrels: Qrels) -> Int[np.ndarray, " docs"]:
     """One more than the judgements' column of each of the run's documents; 0 where nobody judged it for any query."""
     used = np.zeros(len(run.docs), bool)
     used[run.columns] = True  # the run's documents may be a whole corpus, read from disk one by one
-    index = dict(zip(qrels.docs, range(1, len(qrels.docs) + 1)))
-    known, wanted = frozenset(index), np.flatnonzero(used)  # a set answers "no" without a dict's reads of memory
+    wanted = np.flatnonzero(used)
     names = compress(run.docs, used.tobytes()) if isinstance(run.docs, tuple) else picked(run.docs, wanted)
-    wanted = wanted[np.fromiter(map(known.__contains__, names), bool, len(wanted))]
+    hashes = np.fromiter(map(hash, names), np.int64, len(wanted))  # strings keep theirs: no look-up per document
+    maybe = np.zeros(_BUCKETS, bool)
+    maybe[np.fromiter(map(hash, qrels.docs), np.int64, len(qrels.docs)) % _BUCKETS] = True
+    wanted = wanted[maybe[hashes % _BUCKETS]]
+    index = dict(zip(qrels.docs, range(1, len(qrels.docs) + 1)))
     columns = np.zeros(len(run.docs), np.int32)
-    columns[wanted] = list(map(index.__getitem__, picked(run.docs, wanted)))
+    columns[wanted] = [index.get(name, 0) for name in picked(run.docs, wanted)]
     return columns
 
 

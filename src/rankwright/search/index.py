@@ -96,6 +96,11 @@ class DocIds(Sequence[str]):
         text, starts, ends = self._text.data, self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
         return [str(text[a:b], "utf-8", "surrogatepass") for a, b in zip(starts, ends)]
 
+    @property
+    def order(self) -> np.ndarray:
+        """int32 [rows]: the rows in bytewise order of their ids."""
+        return self._order
+
     @cached_property
     def ranks(self) -> np.ndarray:
         """int32 [rows]: place of each id in bytewise order; of two tied documents the higher place comes first."""
@@ -130,14 +135,6 @@ class Hits(NamedTuple):
     def concatenate(parts: Sequence[Hits]) -> Hits:
         empty = Hits(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64))
         return Hits(*(np.concatenate(column) for column in zip(empty, *parts)))
-
-
-def best(rows: np.ndarray, scores: np.ndarray, ranks: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k best in trec_eval's order: score descending, then document id descending bytewise."""
-    kept = np.arange(len(rows))
-    if len(rows) > k:  # every document that ties with the k-th stays until the order of ids has decided
-        kept = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
-    return kept[np.lexsort((-ranks[rows[kept]], -scores[kept]))[:k]]
 
 
 def ranked(

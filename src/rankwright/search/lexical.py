@@ -8,23 +8,19 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from .. import signals, storage
 from ..errors import ArtefactError, DataError, RecipeError
 from ..progress import Progress, progress
-from .index import DocIds, Hits, Index, best
+from .index import DocIds, Hits, Index, places
 from .postings import Postings
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
-
 _TERMS = "terms.json"
-_QUERIES_AT_ONCE = 64
+_SCORES_AT_ONCE = 1 << 18  # of queries x documents: 1 MiB, which stays in the cache
 # what PyStemmer stems, and the languages for which bm25s has stop words (its English list is Lucene's 33)
 _STEMMED = (
     "arabic", "armenian", "basque", "catalan", "danish", "dutch", "english", "finnish", "french", "german", "greek",
@@ -174,16 +170,21 @@ class LexicalIndex(Index[Sequence[str]]):
         """Any text can be asked; one without a known word finds nothing."""
 
     def hits(self, queries: Sequence[str], *, k: int, bar: Progress) -> Hits:
-        parts = []
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
+        return self.hits_of_terms(self.terms(queries), k=k, bar=bar)
+
+    def terms(self, queries: Sequence[str]) -> list[list[int]]:
+        """The numbers of the words of each query that the index knows."""
+        known = self._vocabulary
+        return [[known[word] for word in self._words(text) if word in known] for text in queries]
+
+    def hits_of_terms(self, queries: Sequence[Sequence[int]], *, k: int, bar: Progress) -> Hits:
+        """`hits` of queries that are split already, by `terms`."""
+        parts, step = [], max(1, _SCORES_AT_ONCE // len(self.ids))
+        for start in range(0, len(queries), step):
             signals.check()
-            asked = queries[start : start + _QUERIES_AT_ONCE]
-            table = self._scores(asked)
-            for first, end in pairwise(map(int, table.indptr)):
-                rows, scores = table.indices[first:end], table.data[first:end]
-                kept = best(rows, scores, self.ids.ranks, k)
-                parts.append(Hits(np.array([len(kept)]), rows[kept], scores[kept].astype(np.float64)))
-            bar.advance(len(asked) * len(self.ids))
+            scores = self._postings.scores(queries[start : start + step])
+            parts.append(_best(scores, self.ids, k))
+            bar.advance(scores.size)
         return Hits.concatenate(parts)
 
     def scores(self, queries: Sequence[str], *, query_rows: np.ndarray, doc_rows: np.ndarray) -> np.ndarray:
@@ -191,12 +192,40 @@ class LexicalIndex(Index[Sequence[str]]):
         order = np.argsort(query_rows, kind="stable")
         wanted, starts = np.unique(query_rows[order], return_index=True)
         for row, pairs in zip(wanted, np.split(order, starts[1:])):
-            made[pairs] = self._scores([queries[int(row)]]).toarray()[0, doc_rows[pairs]]
+            made[pairs] = self._postings.scores(self.terms([queries[int(row)]]))[0, doc_rows[pairs]]
         return made
 
-    def _scores(self, queries: Sequence[str]) -> csr_matrix:
-        known = self._vocabulary
-        return self._postings.scores([[known[w] for w in self._words(text) if w in known] for text in queries])
+
+def _best(scores: Float[np.ndarray, "queries docs"], ids: DocIds, k: int) -> Hits:
+    """The k best above zero of each row: score descending, ties by document id descending."""
+    found = np.flatnonzero(scores >= _floor(scores, k)[:, None])
+    query, row = np.divmod(found, scores.shape[1])
+    # one integer orders as score, then id: the bits of floats that are not negative order as the floats do
+    keys = scores.ravel()[found].view(np.int32).astype(np.int64) << 32 | ids.ranks[row]
+    sizes = np.bincount(query, minlength=len(scores))
+    table = np.zeros((len(scores), int(sizes.max(initial=0))), np.int64)
+    table[query, places(query, len(scores))] = keys
+    table.sort(axis=1)
+    table = table[:, ::-1][:, :k]
+    best = table[table > 0]
+    rows = ids.order[best & 0xFFFFFFFF]
+    return Hits(np.minimum(sizes, k), rows, (best >> 32).astype(np.int32).view(np.float32).astype(np.float64))
+
+
+def _floor(scores: Float[np.ndarray, "queries docs"], k: int) -> Float[np.ndarray, " queries"]:
+    """A score above zero that the k-th best of each row reaches, if there is one: few others do.
+
+    The documents are dealt into about 4 k groups. The k-th best of the groups' best is such a score, and cheaper than
+    the k-th best of all.
+    """
+    queries, docs = scores.shape
+    floor = np.full(queries, np.finfo(np.float32).smallest_subnormal, np.float32)
+    if docs <= k:
+        return floor
+    deep = max(1, docs // (4 * k))
+    groups = docs // deep
+    highest = scores[:, : deep * groups].reshape(queries, deep, groups).max(axis=1)
+    return np.maximum(floor, np.partition(highest, groups - k, axis=1)[:, groups - k])
 
 
 def _stemmer(language: str) -> Callable[[str], str]:

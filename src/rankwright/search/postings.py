@@ -5,15 +5,12 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from .. import storage
 from ..errors import ArtefactError
-
-if TYPE_CHECKING:
-    from scipy.sparse import csr_matrix
 
 _OFFSETS, _DOCS, _IMPACTS = "postings.offsets.npy", "postings.docs.npy", "postings.impacts.npy"
 
@@ -52,19 +49,19 @@ class Postings:
         impacts = (np.repeat(idf, containing) * counts / (counts + saturation[docs])).astype(np.float32)
         return cls(offsets, docs, impacts, size=len(length))
 
-    def scores(self, queries: Sequence[Sequence[int]]) -> csr_matrix:
-        """float32 [queries, docs], only what is above zero; a term that a query repeats counts each time.
+    def scores(self, queries: Sequence[Sequence[int]]) -> Float[np.ndarray, "queries docs"]:
+        """float32; a term that a query repeats counts each time.
 
         Terms are added in the query's order, so that a row has the same bits whatever else is asked.
         """
-        from scipy.sparse import csr_matrix
+        from scipy.sparse import coo_matrix
 
         terms = np.array([term for query in queries for term in query], np.int32)
-        starts = np.concatenate([[0], np.cumsum([len(query) for query in queries])])
-        asked = csr_matrix(
-            (np.ones(len(terms), np.float32), terms, starts), shape=(len(queries), len(self.offsets) - 1)
-        )
-        return asked @ self._matrix
+        found = self._matrix[terms]  # their postings, one term behind the other
+        query = np.repeat(np.arange(len(queries), dtype=np.int32), [len(query) for query in queries])
+        rows = np.repeat(query, np.diff(found.indptr))
+        # to write (row, column, value) triples into an array, SciPy adds up those of one cell, in compiled code
+        return coo_matrix((found.data, (rows, found.indices)), shape=(len(queries), self.size)).toarray()
 
     def write(self, draft: storage.Draft) -> None:
         for name, part in ((_OFFSETS, self.offsets), (_DOCS, self.docs), (_IMPACTS, self.impacts)):

@@ -104,12 +104,10 @@ class Step:
         Raises:
             ResourceError: out of memory with a single text in a micro-batch.
         """
-        first_doc = _first_doc(batch)
-        taught = self.objective.taught(batch, first_doc=first_doc)
         # a failed attempt leaves parts of its gradient behind: what earlier batches added is kept aside
         before = [] if self.divided else [None if p.grad is None else p.grad.clone() for p in self.ranker.parameters()]
         while True:
-            result = self._tried(batch, taught, first_doc, step, weight, last)
+            result = self._tried(batch, step, weight, last)
             if result is not None:
                 return result
             if self.divided:
@@ -121,20 +119,18 @@ class Step:
                 raise ResourceError("out of memory with one text in a micro-batch", fix="shorten the texts")
             self.memory = self.memory.halved()
 
-    def _tried(
-        self, batch: Batch, taught: _Taught, first_doc: int, step: int, weight: float, last: bool
-    ) -> StepResult | None:
+    def _tried(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult | None:
         """None when memory ran out: the failed attempt's tensors, which an exception's traceback keeps, are gone."""
         try:
-            return self._attempt(batch, taught, first_doc, step, weight, last)
+            return self._attempt(batch, step, weight, last)
         except _OutOfMemory:
             return None
 
     # --- the four phases --------------------------------------------------------------------------
 
-    def _attempt(
-        self, batch: Batch, taught: _Taught, first_doc: int, step: int, weight: float, last: bool
-    ) -> StepResult:
+    def _attempt(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult:
+        first_doc = _first_doc(batch)
+        taught = self.objective.taught(batch, first_doc=first_doc)  # at a second try teachers remember
         own_docs = batch.doc_ids[first_doc : first_doc + len(batch.docs)]
         sides: dict[Side, Texts] = {
             "query": batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=self.seed, step=step)),

@@ -12,7 +12,9 @@ from .errors import UsageError
 from .plan import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
-_PLACES = ("backbone", "by", "candidates", "dataset", "doc_backbone", "qrels")  # fields that may hold a local path
+# fields that may hold a local path
+_PLACES = ("backbone", "by", "candidates", "dataset", "doc_backbone", "qrels")
+_PLACES += ("queries", "run", "scores", "triples")
 
 
 def load_recipe(recipe: Recipe | str | Path, overrides: Sequence[str] = ()) -> Recipe:

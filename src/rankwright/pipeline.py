@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import assemble, recipe, storage
-from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
+from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import DataError, RecipeError
 from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
 from .loading import choices, rooted
@@ -135,9 +135,9 @@ class Pipeline:
         for evaluation in self.plan.evaluate:
             self._qrels(evaluation)
         for stage in self.plan.stages:
-            assemble.training_qrels(self._dataset(dataset_of(stage.data)), stage.data)
+            Supervision.open(self._mixture(stage.data), stage.data)
             if stage.mine and stage.mine.by not in ("model", "bm25"):
-                read_run(Path(stage.mine.by), self.reading)
+                formats.read_run(Path(stage.mine.by), self.reading)
             if stage.validate:
                 self._validated(stage.validate)
 
@@ -168,6 +168,9 @@ class Pipeline:
             self._datasets[name] = assemble.open_dataset(name, reading=self.reading, cache=self.cache)
         return self._datasets[name]
 
+    def _mixture(self, sources: Sequence[Source]) -> Mixture:
+        return Mixture.open(sources, self._dataset)
+
     def _qrels(self, evaluation: Evaluation) -> Qrels:
         dataset, key = self._dataset(evaluation.dataset), (evaluation.dataset, evaluation.qrels or evaluation.split)
         if key not in self._judged:
@@ -192,7 +195,7 @@ class Pipeline:
             {"corpus": dataset.corpus.fingerprint, "queries": dataset.queries.fingerprint, "of": list(qrels.queries),
              "depth": evaluation.depth},
             outputs=[path],
-            work=lambda: write_run(
+            work=lambda: formats.write_run(
                 path,
                 assemble.bm25_run(dataset, self._bm25_index(dataset), qrels.queries, depth=evaluation.depth),
                 tag="bm25",
@@ -229,7 +232,7 @@ class Pipeline:
              "tokens": ranker.tokenizer_key("query"), "queries": dataset.queries.fingerprint,
              "of": list(qrels.queries), "depth": evaluation.depth},
             outputs=[path],
-            work=lambda: write_run(
+            work=lambda: formats.write_run(
                 path,
                 assemble.dense_run(
                     ranker, dataset, vectors, qrels.queries, depth=evaluation.depth, device=self.device
@@ -252,12 +255,13 @@ class Pipeline:
     def _stage(self, stage: Stage, number: int, ranker: Ranker, system: str) -> Path:
         folder = self.folder / f"stage-{number}"
         sources = list(stage.data)
-        dataset = self._dataset(dataset_of(sources))
+        mixture, first = self._mixture(sources), sources[0]
         if stage.mine is not None:
             negatives = self._mine(stage, stage.mine, folder / "negatives.tsv", ranker, system)
-            sources.insert(0, Judged(dataset=dataset.name, qrels=str(negatives), grade=0.0))
+            mined = Judged(first.dataset, qrels=str(negatives), grade=0.0)
+            sources.insert(0, replace(mined, namespace=first.namespace, query_namespace=first.query_namespace))
         model = self.folder / "model" if number == len(self.plan.stages) else folder / "model"
-        identity = distributed.told(self._identity(stage, ranker, dataset, sources))
+        identity = distributed.told(self._identity(stage, ranker, mixture, sources))
         # torchrun gives a process one thread: another number of threads must not undo what is finished
         made_of = {name: value for name, value in identity.items() if name != "threads"}
         name = f"train stage {number}"
@@ -269,7 +273,7 @@ class Pipeline:
         distributed.wait()
 
         def work() -> None:
-            self._fit(stage, folder / "train", ranker, dataset, sources, identity)
+            self._fit(stage, folder / "train", ranker, mixture, sources, identity)
             if distributed.rank() == 0:
                 with storage.publish(model, "model", key=fingerprint(made_of), meta={"recipe": repr(stage)}) as draft:
                     ranker.save(draft.path)
@@ -277,7 +281,7 @@ class Pipeline:
         self.ledger.do(name, made_of, outputs=[model], work=work, together=True)
         return model
 
-    def _identity(self, stage: Stage, ranker: Ranker, dataset: Dataset, sources: list[Any]) -> dict[str, str]:
+    def _identity(self, stage: Stage, ranker: Ranker, mixture: Mixture, sources: list[Source]) -> dict[str, str]:
         """Everything the trained weights depend on, by name."""
         import torch
 
@@ -291,8 +295,8 @@ class Pipeline:
         return validation | {
             "recipe": fingerprint(choices(chosen)),
             "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
-            "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
-            "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
+            "texts": fingerprint([mixture.corpus.fingerprint, mixture.queries.fingerprint]),
+            "judgements": Supervision.open(mixture, sources).fingerprint,
             "seed": str(self.plan.seed),
             "device": torch.device(self.device).type,  # several processes have one each
             "threads": str(torch.get_num_threads()),
@@ -300,7 +304,13 @@ class Pipeline:
         }
 
     def _fit(
-        self, stage: Stage, folder: Path, ranker: Ranker, dataset: Dataset, sources: list[Any], identity: dict[str, str]
+        self,
+        stage: Stage,
+        folder: Path,
+        ranker: Ranker,
+        mixture: Mixture,
+        sources: list[Source],
+        identity: dict[str, str],
     ) -> None:
         from .training import Objective, train_stage
 
@@ -312,7 +322,7 @@ class Pipeline:
                 device=self.device, precision=self.precision,
             )  # fmt: skip
         loader = assemble.make_loader(
-            ranker, dataset, sources, group=stage.group, batches=stage.batches, seed=seed,
+            ranker, mixture, sources, group=stage.group, batches=stage.batches, seed=seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
             rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
@@ -325,8 +335,8 @@ class Pipeline:
         )  # fmt: skip
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
-        dataset = self._dataset(dataset_of(stage.data))
-        known = assemble.training_qrels(dataset, stage.data)
+        mixture = self._mixture(stage.data)
+        dataset, known = mixture.first, mixture.of_first(Supervision.open(mixture, stage.data).table)
         inputs = {"known": fingerprint(known.to_dict()), "spec": choices(spec), "corpus": dataset.corpus.fingerprint}
         inputs["queries"] = dataset.queries.fingerprint
         index: Exact | LexicalIndex | None = None
@@ -334,14 +344,14 @@ class Pipeline:
             index = Exact(self._vectors(ranker, system, dataset), self.device)
             inputs["model"] = fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")])
         elif spec.by != "bm25":
-            inputs["run"] = fingerprint(read_run(Path(spec.by), self.reading).to_dict())
+            inputs["run"] = fingerprint(formats.read_run(Path(spec.by), self.reading).to_dict())
 
         def work() -> None:
             run, positives = self._candidates(spec, dataset, known, ranker, index)
             found, report = mine(run, known, spec.keep, positives=positives)
             if not len(found):
                 raise RecipeError(f"mining by {spec.by} found no negatives: {report}", where="mine", fix=NO_NEGATIVES)
-            write_qrels(path, found)
+            formats.write_qrels(path, found)
             storage.write_text(note, str(report))
             say(str(report))
 
@@ -356,7 +366,7 @@ class Pipeline:
     ) -> tuple[Run, Run | None]:
         """The ranking that negatives come from, and the scores of the relevant documents where margins need them."""
         if spec.by not in ("model", "bm25"):
-            return read_run(Path(spec.by), self.reading), None
+            return formats.read_run(Path(spec.by), self.reading), None
         if isinstance(index, Exact):
             queries = assemble.encode_queries(ranker, dataset, known.queries, device=self.device)
             run = index.search(queries, known.queries, k=spec.depth)
@@ -374,7 +384,7 @@ class Pipeline:
         return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
 
     def _validation_run(self, spec: Validation) -> Run | None:
-        return read_run(Path(spec.candidates), self.reading) if spec.candidates else None
+        return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
 
 
 # --- what stands in the folder -------------------------------------------------------------------
@@ -382,7 +392,7 @@ class Pipeline:
 
 def _own_run(path: Path) -> Run:
     """A run that a step wrote; lenient, because a run that found nothing at all has no row."""
-    return read_run(path, Reading(lenient=True))
+    return formats.read_run(path, Reading(lenient=True))
 
 
 def _continued(spec: Any, folder: Path) -> Any:

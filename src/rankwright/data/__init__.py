@@ -8,32 +8,43 @@ from .corpus import Corpus
 from .dataset import Dataset, default_cache, file_hash
 from .formats import read_corpus, read_qrels, read_queries, read_run, write_qrels, write_run
 from .groups import Group, OneRelevant, Random, Top
+from .keeping import Keep
 from .loader import Loader
+from .mixture import Collection, Mixture
 from .policy import POLICIES, Reading, policy_table
-from .sources import Judged, Source, Supervision, dataset_of
-from .tokens import TokenStore
+from .scores import read_scores, read_triples
+from .sources import Judged, Ranking, Scored, Source, Triples
+from .supervision import Supervision
+from .tokens import TokenRows, TokenStore, TokenStores
 
 __all__ = [
     "POLICIES",
     "Audit",
     "Batches",
     "ByDocument",
+    "Collection",
     "Corpus",
     "Dataset",
     "EpochPlan",
     "Group",
     "Judged",
+    "Keep",
     "Loader",
+    "Mixture",
     "OneRelevant",
     "Random",
+    "Ranking",
     "Reading",
+    "Scored",
     "Shuffled",
     "Source",
     "Supervision",
+    "TokenRows",
     "TokenStore",
+    "TokenStores",
     "Top",
+    "Triples",
     "audit",
-    "dataset_of",
     "default_cache",
     "file_hash",
     "policy_table",
@@ -41,6 +52,8 @@ __all__ = [
     "read_qrels",
     "read_queries",
     "read_run",
+    "read_scores",
+    "read_triples",
     "suspected_false_negatives",
     "write_qrels",
     "write_run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,13 @@ from ..types import Candidates, Example
 
 
 class Group(ABC):
-    """Chooses a query's list for one epoch; never takes a document twice."""
+    """Chooses a query's list for one epoch; never takes a document twice.
+
+    Attributes:
+        needs_relevant: whether it can do nothing without a document whose target is above 0.
+    """
+
+    needs_relevant: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
@@ -76,6 +83,7 @@ class OneRelevant(Group):
     """
 
     negatives: int = 7
+    needs_relevant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _at_least("OneRelevant", "negatives", self.negatives, 0)

@@ -9,7 +9,7 @@ from ._fields import NUMBER, check_id
 from ._json import read_jsonl
 from ._lines import kind_of, read_lines
 from ._tables import DOC_NAMES, GRADE_NAMES, QUERY_NAMES, TREC_RUN, Dialect, Table
-from ._texts import ID_NAMES, looks_like_json, position
+from ._texts import looks_like_json, position
 from .policy import Reading
 
 _SCORES = (
@@ -54,7 +54,7 @@ def read_ids(path: Path, reading: Reading) -> set[str]:
         DataError: a problem of policy.py.
     """
     found: set[str] = set()
-    suffix, names = kind_of(path), (*ID_NAMES, *QUERY_NAMES)
+    suffix, names = kind_of(path), ("_id", "id", *QUERY_NAMES)
     if suffix in (".jsonl", ".ndjson", ".json") or (suffix not in (".tsv", ".txt") and looks_like_json(path, reading)):
         ids = ((number, next((row[n] for n in names if n in row), None)) for number, row in read_jsonl(path, reading))
     else:

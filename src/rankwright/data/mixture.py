@@ -76,7 +76,7 @@ class Collection:
                 if found[i] < 0:
                     found[i] = begin + row
                 else:
-                    self._check_same(ids[i], int(found[i]), begin + row)
+                    self._check_same(str(ids[i]), int(found[i]), begin + row)
         return found
 
     def _check_same(self, name: str, one: int, other: int) -> None:

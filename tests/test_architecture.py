@@ -37,7 +37,7 @@ UPPER = {"training", "search"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
     {"console", "ledger", "outputs", "plan"},
-    {"assemble", "loading", "naming", "pipeline", "teaching"},
+    {"assemble", "loading", "mining", "naming", "pipeline", "teaching"},
     {"doctor", "reporting"},
     {"api"},
     {"verbs"},

@@ -341,6 +341,31 @@ def test_two_stages_with_negatives_from_bm25_and_a_run(recipe: Path, tiny_data: 
     assert not steps["train stage 2"]
 
 
+def test_a_stage_over_two_data_sets(recipe: Path, tiny_data: Path, tmp_path: Path, capsys):
+    written, rows = tmp_path / "written", read_qrels(tiny_data / "qrels/train.tsv")
+    (written / "qrels").mkdir(parents=True)
+    (written / "queries.jsonl").write_bytes((tiny_data / "queries.jsonl").read_bytes())
+    doc = rows.docs[0]  # an id of the real corpus, with another text
+    (written / "corpus.jsonl").write_text(json.dumps({"_id": doc, "title": "", "text": "made up by a model"}) + "\n")
+    (written / "qrels/train.tsv").write_text("".join(f"{query}\t{doc}\t1\n" for query in rows.queries[:3]))
+    text = recipe.read_text()
+    real = text[text.index("      - Judged") : text.index("    mine:")]
+    more = f"      - Judged: {{dataset: {written}, relabel: {{1: 0}}, keep: {{random: 1}}}}\n"
+    recipe.write_text(text.replace(real, real + more))
+    fails(3, "run", str(recipe), "--dry-run")
+    assert "stands for two texts" in capsys.readouterr().err
+    recipe.write_text(text.replace(real, real + more.replace("relabel", "namespace: made, relabel")))
+    main(["run", str(recipe), "--dry-run"])
+    main(["check-gradients", str(recipe), "--queries", "3"])
+    capsys.readouterr()
+    done = _steps(capsys, "run", str(recipe), "stages.0.train.steps=2")
+    assert {"train stage 1", "mine negatives for stage-1 by model"} <= set(done)
+    assert _steps(capsys, "run", str(recipe), "stages.0.train.steps=2") == []
+    again = _steps(capsys, "run", str(recipe), "stages.0.train.steps=2", "stages.0.data.1.Judged.relabel.1=3")
+    assert "train stage 1" in again
+    main(["doctor", str(recipe)])
+
+
 def _steps(capsys, *arguments: str) -> list[str]:
     """Names of the steps that this run did not reuse; stdout is JSON and nothing else."""
     capsys.readouterr()

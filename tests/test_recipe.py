@@ -715,5 +715,5 @@ def test_the_schema_lists_only_what_fits_a_slot():
     slots = {n.split(":")[1]: set(d["anyOf"][0]["properties"]) for n, d in definitions.items() if ":" in n}
     assert slots["Batches"] == {"ByDocument", "ByLength", "ByTopic", "Mixed", "Shuffled"}
     assert slots["Group"] == {"HardMargin", "MarginBins", "OneRelevant", "PerGrade", "Random", "Top", "Window"}
-    assert slots["Source"] == {"Judged"}
+    assert slots["Source"] == {"Judged", "Ranking", "Scored", "Triples"}
     assert slots["Model"] == {"Dense"}

@@ -10,12 +10,27 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from . import storage
-from .data import Batches, Corpus, Dataset, Group, Loader, Reading, Source, Supervision, TokenStore, file_hash
+from .data import (
+    Batches,
+    Collection,
+    Corpus,
+    Dataset,
+    Group,
+    Loader,
+    Mixture,
+    Reading,
+    Source,
+    Supervision,
+    TokenRows,
+    TokenStore,
+    TokenStores,
+    file_hash,
+)
 from .errors import DataError, UsageError
 from .ledger import fingerprint
 from .randomness import permutation
 from .training import distributed
-from .types import Precision, Qrels, Run, Side
+from .types import Precision, Run, Side
 
 if TYPE_CHECKING:
     from .models import Ranker
@@ -110,7 +125,13 @@ class Rows:
         return self._store.take(self._rows[rows])
 
 
-def rows_of(corpus: Corpus, ids: Sequence[str], what: str) -> np.ndarray:
+def all_tokens(ranker: Ranker, texts: Collection, side: Side, *, cache: Path, limit: int | None = None) -> TokenRows:
+    """The tokens of corpora side by side; each corpus has its own store, whatever it is mixed with."""
+    stores = [tokens(ranker, corpus, side, cache=cache, limit=limit) for _, corpus in texts.parts]
+    return stores[0] if len(stores) == 1 else TokenStores(stores)
+
+
+def rows_of(corpus: Corpus | Collection, ids: Sequence[str], what: str) -> np.ndarray:
     """Rows of ids that must be there."""
     rows = corpus.rows(ids)
     if (rows < 0).any():
@@ -218,9 +239,14 @@ def bm25_run(dataset: Dataset, index: LexicalIndex, query_ids: Sequence[str], *,
 # --- training ------------------------------------------------------------------------------------
 
 
+def open_mixture(sources: Sequence[Source], *, reading: Reading, cache: Path | None = None) -> Mixture:
+    """The data sets that sources are over, their texts in the cache."""
+    return Mixture.open(sources, lambda name: open_dataset(name, reading=reading, cache=cache))
+
+
 def make_loader(
     ranker: Ranker,
-    dataset: Dataset,
+    mixture: Mixture,
     sources: Sequence[Source],
     *,
     group: Group,
@@ -232,15 +258,15 @@ def make_loader(
     world: int = 1,
 ) -> Loader:
     """Judgements and texts as a stream of batches, a pure function of the seed."""
-    supervision = Supervision.open(dataset, sources)
+    supervision, cache = Supervision.open(mixture, sources), mixture.first.cache
     return Loader(
         supervision,
         group=group,
         batches=batches,
-        query_tokens=tokens(ranker, dataset.queries, "query", cache=dataset.cache, limit=limits["query"]),
-        doc_tokens=tokens(ranker, dataset.corpus, "doc", cache=dataset.cache, limit=limits["doc"]),
-        query_rows=rows_of(dataset.queries, supervision.queries, "query"),
-        doc_rows=rows_of(dataset.corpus, supervision.docs, "document"),
+        query_tokens=all_tokens(ranker, mixture.queries, "query", cache=cache, limit=limits["query"]),
+        doc_tokens=all_tokens(ranker, mixture.corpus, "doc", cache=cache, limit=limits["doc"]),
+        query_rows=rows_of(mixture.queries, supervision.queries, "query"),
+        doc_rows=rows_of(mixture.corpus, supervision.docs, "document"),
         seed=seed,
         rank=rank,
         world=world,
@@ -255,11 +281,6 @@ def named_files(group: Group, batches: Batches, *, cache: Path) -> list[str]:
         DataError: one cannot be read.
     """
     return [file_hash(path, cache=cache) for path in (*group.files(), *batches.files())]
-
-
-def training_qrels(dataset: Dataset, sources: Sequence[Source]) -> Qrels:
-    """The merged judgements of a stage: what its negatives must not contradict."""
-    return Supervision.open(dataset, sources).table
 
 
 def make_validator(

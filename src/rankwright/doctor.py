@@ -20,7 +20,6 @@ from .data import (
     Reading,
     Shuffled,
     audit,
-    dataset_of,
     read_run,
     suspected_false_negatives,
 )  # fmt: skip
@@ -88,7 +87,8 @@ def _datasets(plan: Recipe) -> dict[str, tuple[str | None, list[str]]]:
     found: dict[str, tuple[str | None, list[str]]] = {}
     for stage in plan.stages:
         for source in stage.data:
-            found[source.dataset] = (source.split if isinstance(source, Judged) else None, [])
+            split = source.split if isinstance(source, Judged) and source.qrels is None else None
+            found[source.dataset] = (found.get(source.dataset, (None, []))[0] or split, [])
     for evaluation in plan.evaluate:
         train, tests = found.get(evaluation.dataset, (None, []))
         if evaluation.qrels is None:
@@ -135,13 +135,13 @@ def gradient_checks(plan: Recipe, *, queries: int, dtype: str) -> list[dict[str,
     results = []
     for number, stage in enumerate(plan.stages, start=1):
         ranker = plan.model.load(dtype=dtype, seed=plan.seed)
-        dataset = Dataset.open(dataset_of(stage.data))
+        mixture = assemble.open_mixture(stage.data, reading=Reading())
         small = replace(stage.batches if isinstance(stage.batches, Shuffled) else Shuffled(), size=queries)
         loader = assemble.make_loader(
-            ranker, dataset, stage.data, group=stage.group, batches=small, seed=plan.seed,
+            ranker, mixture, stage.data, group=stage.group, batches=small, seed=plan.seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=0,
         )  # fmt: skip
-        with teaching.teachers(stage.objective, dataset, reading=dataset.reading, device="cpu") as taught:
+        with teaching.teachers(stage.objective, mixture, reading=Reading(), device="cpu") as taught:
             objective = Objective(stage.objective, taught)
             for check in check_gradients(ranker, objective, loader.batch(0), seed=plan.seed):
                 results.append({"stage": str(number), **vars(check), "passed": check.passed})

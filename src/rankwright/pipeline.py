@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import assemble, recipe, storage, teaching
-from .data import Dataset, Judged, Reading, dataset_of, default_cache, read_run, write_qrels, write_run
+from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import DataError, RecipeError
 from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
 from .loading import choices, rooted
+from .mining import Miner
 from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
-from .search import BM25, Exact, LexicalIndex, Vectors, mine, without_self
+from .search import BM25, Exact, LexicalIndex, Vectors, without_self
 from .training import distributed
 from .types import Precision, Qrels, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
 
-NO_NEGATIVES = "widen ranks, lower the margins, or search deeper (depth)"
 SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training"}
 
 
@@ -141,15 +141,15 @@ class Pipeline:
         for evaluation in self.plan.evaluate:
             self._qrels(evaluation)
         for stage in self.plan.stages:
-            dataset = self._dataset(dataset_of(stage.data))
-            assemble.training_qrels(dataset, stage.data)
-            assemble.named_files(stage.group, stage.batches, cache=dataset.cache)
+            mixture = self._mixture(stage.data)
+            Supervision.open(mixture, stage.data)
+            assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
             if stage.mine and stage.mine.by not in ("model", "bm25"):
-                read_run(Path(stage.mine.by), self.reading)
+                formats.read_run(Path(stage.mine.by), self.reading)
             if stage.validate:
                 self._validated(stage.validate)
             for path in (spec for term in stage.objective for spec in term.taught_by if isinstance(spec, str)):
-                read_run(Path(path), self.reading)
+                formats.read_run(Path(path), self.reading)
 
     @contextmanager
     def _held(self) -> Iterator[None]:
@@ -177,6 +177,9 @@ class Pipeline:
         if name not in self._datasets:
             self._datasets[name] = assemble.open_dataset(name, reading=self.reading, cache=self.cache)
         return self._datasets[name]
+
+    def _mixture(self, sources: Sequence[Source]) -> Mixture:
+        return Mixture.open(sources, self._dataset)
 
     def _qrels(self, evaluation: Evaluation) -> Qrels:
         dataset, key = self._dataset(evaluation.dataset), (evaluation.dataset, evaluation.qrels or evaluation.split)
@@ -214,7 +217,7 @@ class Pipeline:
             search, began = ready(), time.perf_counter()
             run = search(depth=evaluation.depth + spare)
             seconds = time.perf_counter() - began
-            write_run(path, without_self(run, depth=evaluation.depth) if spare else run, tag=system)
+            formats.write_run(path, without_self(run, depth=evaluation.depth) if spare else run, tag=system)
             return {"search_seconds": seconds}
 
         self.ledger.do(name, inputs, outputs=[path], work=work)
@@ -265,12 +268,13 @@ class Pipeline:
     def _stage(self, stage: Stage, number: int, ranker: Ranker, system: str) -> Path:
         folder = self.folder / f"stage-{number}"
         sources = list(stage.data)
-        dataset = self._dataset(dataset_of(sources))
+        mixture, first = self._mixture(sources), sources[0]
         if stage.mine is not None:
             negatives = self._mine(stage, stage.mine, folder / "negatives.tsv", ranker, system)
-            sources.insert(0, Judged(dataset=dataset.name, qrels=str(negatives), grade=0.0))
+            mined = Judged(first.dataset, qrels=str(negatives), grade=0.0)
+            sources.insert(0, replace(mined, namespace=first.namespace, query_namespace=first.query_namespace))
         model = self.folder / "model" if number == len(self.plan.stages) else folder / "model"
-        identity = distributed.told(self._identity(stage, ranker, dataset, sources))
+        identity = distributed.told(self._identity(stage, ranker, mixture, sources))
         # torchrun gives a process one thread: another number of threads must not undo what is finished
         made_of = {name: value for name, value in identity.items() if name != "threads"}
         name = f"train stage {number}"
@@ -282,7 +286,7 @@ class Pipeline:
         distributed.wait()
 
         def work() -> None:
-            self._fit(stage, folder / "train", ranker, dataset, sources, identity)
+            self._fit(stage, folder / "train", ranker, mixture, sources, identity)
             if distributed.rank() == 0:
                 with storage.publish(model, "model", key=fingerprint(made_of), meta={"recipe": repr(stage)}) as draft:
                     ranker.save(draft.path)
@@ -290,7 +294,7 @@ class Pipeline:
         self.ledger.do(name, made_of, outputs=[model], work=work, together=True)
         return model
 
-    def _identity(self, stage: Stage, ranker: Ranker, dataset: Dataset, sources: list[Any]) -> dict[str, str]:
+    def _identity(self, stage: Stage, ranker: Ranker, mixture: Mixture, sources: list[Source]) -> dict[str, str]:
         """Everything the trained weights depend on, by name."""
         import torch
 
@@ -301,28 +305,28 @@ class Pipeline:
         chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
         chosen += [stage.query_length, stage.doc_length]
         validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
-        named = assemble.named_files(stage.group, stage.batches, cache=dataset.cache)
+        named = assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
         taught = teaching.identity(stage.objective, reading=self.reading, device=self.device)
-        return (
-            validation
-            | taught
-            | ({"files": fingerprint(named)} if named else {})
-            | {
-                "recipe": fingerprint(choices(chosen)),
-                "model": fingerprint(
-                    [ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]
-                ),
-                "texts": fingerprint([dataset.corpus.fingerprint, dataset.queries.fingerprint]),
-                "judgements": fingerprint(assemble.training_qrels(dataset, sources).to_dict()),
-                "seed": str(self.plan.seed),
-                "device": torch.device(self.device).type,  # several processes have one each
-                "threads": str(torch.get_num_threads()),
-                "torch": torch.__version__,
-            }
-        )
+        files = {"files": fingerprint(named)} if named else {}
+        return validation | taught | files | {
+            "recipe": fingerprint(choices(chosen)),
+            "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
+            "texts": fingerprint([mixture.corpus.fingerprint, mixture.queries.fingerprint]),
+            "judgements": Supervision.open(mixture, sources).fingerprint,
+            "seed": str(self.plan.seed),
+            "device": torch.device(self.device).type,  # several processes have one each
+            "threads": str(torch.get_num_threads()),
+            "torch": torch.__version__,
+        }  # fmt: skip
 
     def _fit(
-        self, stage: Stage, folder: Path, ranker: Ranker, dataset: Dataset, sources: list[Any], identity: dict[str, str]
+        self,
+        stage: Stage,
+        folder: Path,
+        ranker: Ranker,
+        mixture: Mixture,
+        sources: list[Source],
+        identity: dict[str, str],
     ) -> None:
         from .training import Objective, train_stage
 
@@ -334,60 +338,28 @@ class Pipeline:
                 device=self.device, precision=self.precision,
             )  # fmt: skip
         loader = assemble.make_loader(
-            ranker, dataset, sources, group=stage.group, batches=stage.batches, seed=seed,
+            ranker, mixture, sources, group=stage.group, batches=stage.batches, seed=seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
             rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
         say(f"{len(loader.supervision):,} queries, {ranker.training_note}")
         if loader.supervision.dropped:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
-        with teaching.teachers(stage.objective, dataset, reading=self.reading, device=self.device) as taught:
+        with teaching.teachers(stage.objective, mixture, reading=self.reading, device=self.device) as taught:
             train_stage(
                 ranker, loader, Objective(stage.objective, taught), settings=stage.train, folder=folder,
                 identity=identity, seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
             )  # fmt: skip
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
-        dataset = self._dataset(dataset_of(stage.data))
-        known = assemble.training_qrels(dataset, stage.data)
-        inputs = {"known": fingerprint(known.to_dict()), "spec": choices(spec), "corpus": dataset.corpus.fingerprint}
-        inputs["queries"] = dataset.queries.fingerprint
-        index: Exact | LexicalIndex | None = None
-        if spec.by == "model":
-            index = Exact(self._vectors(ranker, system, dataset), self.device)
-            inputs["model"] = fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")])
-        elif spec.by != "bm25":
-            inputs["run"] = fingerprint(read_run(Path(spec.by), self.reading).to_dict())
-
-        def work() -> None:
-            run, positives = self._candidates(spec, dataset, known, ranker, index)
-            found, report = mine(run, known, spec.keep, positives=positives)
-            if not len(found):
-                raise RecipeError(f"mining by {spec.by} found no negatives: {report}", where="mine", fix=NO_NEGATIVES)
-            write_qrels(path, found)
-            storage.write_text(note, str(report))
-            say(str(report))
-
-        note = path.with_suffix(".txt")
-        by = spec.by if spec.by in ("model", "bm25") else Path(spec.by).name
-        self.ledger.do(f"mine negatives for {path.parent.name} by {by}", inputs, outputs=[path, note], work=work)
-        self.negatives[path.parent.name] = note.read_text(encoding="utf-8")
+        mixture = self._mixture(stage.data)
+        dataset, known = mixture.first, mixture.of_first(Supervision.open(mixture, stage.data).table)
+        index = Exact(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
+        miner = Miner(
+            spec, dataset, known, ranker, index, lambda: self._bm25_index(dataset), self.reading, self.device
+        )  # fmt: skip
+        self.negatives[path.parent.name] = miner.into(path, self.ledger)
         return path
-
-    def _candidates(
-        self, spec: Mining, dataset: Dataset, known: Qrels, ranker: Ranker, index: Exact | LexicalIndex | None
-    ) -> tuple[Run, Run | None]:
-        """The ranking that negatives come from, and the scores of the relevant documents where margins need them."""
-        if spec.by not in ("model", "bm25"):
-            return read_run(Path(spec.by), self.reading), None
-        if isinstance(index, Exact):
-            queries = assemble.encode_queries(ranker, dataset, known.queries, device=self.device)
-            run = index.search(queries, known.queries, k=spec.depth)
-            return run, index.score(queries, known.queries, pairs=known) if spec.keep.needs_positive_scores else None
-        lexical = self._bm25_index(dataset)
-        texts = [dataset.queries[int(row)].text for row in assemble.rows_of(dataset.queries, known.queries, "query")]
-        run = lexical.search(texts, known.queries, k=spec.depth)
-        return run, lexical.score(texts, known.queries, pairs=known) if spec.keep.needs_positive_scores else None
 
     def _validated(self, spec: Validation) -> list[object]:
         """What a validation depends on: texts, judgements, candidates."""
@@ -397,7 +369,7 @@ class Pipeline:
         return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
 
     def _validation_run(self, spec: Validation) -> Run | None:
-        return read_run(Path(spec.candidates), self.reading) if spec.candidates else None
+        return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
 
 
 # --- what stands in the folder -------------------------------------------------------------------
@@ -405,7 +377,7 @@ class Pipeline:
 
 def _own_run(path: Path) -> Run:
     """A run that a step wrote; lenient, because a run that found nothing at all has no row."""
-    return read_run(path, Reading(lenient=True))
+    return formats.read_run(path, Reading(lenient=True))
 
 
 def _continued(spec: Any, folder: Path) -> Any:

@@ -23,6 +23,8 @@ MEASURES = ("nDCG@10", "R@100", "RR@10")
 class Mining:
     """Hard negatives, found before a stage trains; they join its data with grade 0, judgements win.
 
+    They come from the data set of the stage's first source, for its queries that have a relevant document there.
+
     Args:
         by: ``model``: the model the stage starts from; ``bm25``; or the path of a TREC run of the training queries.
         depth: documents retrieved per query.
@@ -69,7 +71,7 @@ class Stage:
     """One stage of training: its data, lists, batches, objective and settings.
 
     Args:
-        data: sources of judgements, merged; the later wins.
+        data: sources of judgements, merged, of one data set or several; the later wins.
         group: which documents of a query enter its list.
         batches: which queries travel together.
         objective: terms that are added up.

@@ -247,7 +247,7 @@ def _data_checks(outcome: Outcome) -> tuple[list[DataCheck], list[str]]:
         source.dataset: source.split
         for stage in outcome.recipe.stages
         for source in stage.data
-        if isinstance(source, Judged)
+        if isinstance(source, Judged) and source.qrels is None
     }
     for found in outcome.evaluated:
         name, label = found.dataset.name, found.labels[0]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from . import assemble, signals
-from .data import Dataset, Reading, read_run
+from .data import Mixture, Reading, read_run
 from .ledger import fingerprint
 from .models.specification import Model
 from .progress import progress
@@ -26,25 +26,26 @@ _QUERIES = 16  # scored together
 
 
 @contextmanager
-def live(ranker: Ranker, dataset: Dataset) -> Iterator[Live]:
-    """A ranker as a teacher of a data set's texts; what it says is kept in the cache, whatever recipe asked."""
+def live(ranker: Ranker, mixture: Mixture) -> Iterator[Live]:
+    """A ranker as a teacher of some data sets' texts; what it says is kept in the cache, whatever recipe asked."""
+    cache = mixture.first.cache
     stores = {
-        "query": (dataset.queries, assemble.tokens(ranker, dataset.queries, "query", cache=dataset.cache)),
-        "doc": (dataset.corpus, assemble.tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)),
+        "query": (mixture.queries, assemble.all_tokens(ranker, mixture.queries, "query", cache=cache)),
+        "doc": (mixture.corpus, assemble.all_tokens(ranker, mixture.corpus, "doc", cache=cache)),
     }
 
     def texts(side: Side, ids: Sequence[str]) -> Texts:
         corpus, store = stores[side]
         return store.take(assemble.rows_of(corpus, ids, "query" if side == "query" else "document"))
 
-    folder = dataset.cache / "teachers" / _made_of(ranker)
+    folder = cache / "teachers" / _made_of(ranker)
     with ScoreStore.open(folder, rank=distributed.rank(), world=distributed.world()) as scores:
         yield Live(ranker, texts, scores)
 
 
 @contextmanager
 def teachers(
-    terms: Sequence[Term], dataset: Dataset, *, reading: Reading, device: str
+    terms: Sequence[Term], mixture: Mixture, *, reading: Reading, device: str
 ) -> Iterator[list[Teacher | None]]:
     """The teacher of each term, None where it has none; one that several terms name is opened once."""
     with ExitStack() as held:
@@ -53,7 +54,7 @@ def teachers(
             if repr(spec) not in opened and isinstance(spec, str):
                 opened[repr(spec)] = Stored(read_run(Path(spec), reading))
             elif repr(spec) not in opened and isinstance(spec, Model):
-                opened[repr(spec)] = held.enter_context(live(spec.load(device=device), dataset))
+                opened[repr(spec)] = held.enter_context(live(spec.load(device=device), mixture))
         yield [_together([opened[repr(spec)] for spec in term.taught_by]) for term in terms]
 
 

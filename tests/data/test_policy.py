@@ -16,6 +16,7 @@ import pytest
 from rankwright.data import _lines
 from rankwright.data.formats import read_corpus, read_qrels, read_queries, read_run
 from rankwright.data.policy import POLICIES, Reading, policy_table, shown
+from rankwright.data.scores import read_scores
 from rankwright.errors import DataError
 
 LARGEST = 1.7976931348623157e308
@@ -34,6 +35,10 @@ def _queries(path: Path, reading: Reading) -> list[tuple[str, str]]:
 
 def _qrels(path: Path, reading: Reading) -> dict[str, dict[str, float]]:
     return read_qrels(path, reading).to_dict()
+
+
+def _scores(path: Path, reading: Reading) -> dict[str, dict[str, float]]:
+    return read_scores(path, reading).to_dict()
 
 
 def _run(path: Path, reading: Reading) -> dict[str, dict[str, float]]:
@@ -139,6 +144,7 @@ CASES: list[tuple[str, Any, str, str | bytes | None, int | None, Any, int]] = [
     ("duplicate pair", _qrels, "q.tsv", "q1\td1\t1\nq2\td1\t1\nq1\td1\t1\nq1\td1\t1\n", 3, {"q1": {"d1": 1}, "q2": {"d1": 1}}, 2),
     ("duplicate pair", _qrels, "q.tsv", "query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td1\t1\n", 3, {"q1": {"d1": 1}}, 1),
     ("contradicting grades", _qrels, "q.qrels", "q1 0 d1 0\nq1 0 d1 2\nq1 0 d1 1\n", 2, {"q1": {"d1": 2}}, 2),
+    ("contradicting scores", _scores, "s.tsv", "q1\td1\t10\nq1\td1\t10.05\nq1\td1\t9\n", 3, {"q1": {"d1": 10.05}}, 1),
     ("duplicate document", _run, "r.trec", "q1 Q0 d1 1 3 t\nq1 Q0 d2 2 2 t\nq1 Q0 d1 3 4 t\n", 3, {"q1": {"d2": 2, "d1": 4}}, 1),
     ("bad rank", _run, "r.trec", "q1 Q0 d1 1 3 t\nq1 Q0 d2 x 2 t\nq1 Q0 d3 1.5 1 t\n", 2, {"q1": {"d1": 3, "d2": 2, "d3": 1}}, 2),
     ("bad rank", _run, "r.tsv", "q1\td1\t1\nq1\td2\tx\nq1\td3\t1e2\n", 2, {"q1": {"d1": -1}}, 2),

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import Dataset, Judged, Reading, Supervision, dataset_of
+from rankwright.data import Dataset, Judged, Keep, Mixture, Ranking, Reading, Scored, Source, Supervision, Triples
+from rankwright.data.keeping import in_fraction
 from rankwright.errors import DataError, RecipeError
 from rankwright.types import Qrels
 
@@ -43,7 +44,7 @@ def test_later_tables_win(dicts: list[dict[str, dict[str, float]]]) -> None:
     assert supervision.dropped == len(named) - len(expected)
     for row, (query, docs) in enumerate(expected.items()):
         assert supervision.candidates(row) == (query, list(docs), list(docs.values()))
-        assert [supervision.docs[c] for c in supervision.columns(row)] == list(docs)
+        assert supervision.candidates(row, supervision.rows(row, seed=3, epoch=9)) == supervision.candidates(row)
 
 
 @settings(max_examples=150, deadline=None)
@@ -100,13 +101,21 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     return Dataset.open(folder)
 
 
-def _supervise(dataset: Dataset, *sources: Judged) -> dict[str, dict[str, float]]:
-    return Supervision.open(dataset, sources).table.to_dict()
+def _open(dataset: Dataset, *sources: Source, reading: Reading | None = None) -> Supervision:
+    return Supervision.open(Mixture.open(sources, lambda _: dataset), sources, reading=reading)
+
+
+def _supervise(dataset: Dataset, *sources: Source) -> dict[str, dict[str, float]]:
+    return _open(dataset, *sources).table.to_dict()
 
 
 def test_grades_are_filtered_then_replaced(dataset: Dataset) -> None:
     plain = Judged(dataset.name)
-    assert plain.table(dataset).to_dict() == {"q1": {"d0": 2, "d1": 1, "d2": 0}, "q2": {"d3": 3}, "q3": {"d4": 0}}
+    assert plain.rows(dataset, reading=Reading()).to_dict() == {
+        "q1": {"d0": 2, "d1": 1, "d2": 0},
+        "q2": {"d3": 3},
+        "q3": {"d4": 0},
+    }
     assert _supervise(dataset, plain) == {"q1": {"d0": 2, "d1": 1, "d2": 0}, "q2": {"d3": 3}}
     assert _supervise(dataset, Judged(dataset.name, min_grade=2)) == {"q1": {"d0": 2}, "q2": {"d3": 3}}
     both = Judged(dataset.name, min_grade=1, max_grade=2, grade=5)
@@ -117,7 +126,7 @@ def test_mined_negatives_come_first_and_judgements_win(dataset: Dataset, tmp_pat
     mined = Judged(dataset.name, qrels=str(tmp_path / "mined.tsv"), grade=0)
     expected = {"q1": {"d0": 2, "d1": 1, "d2": 0, "d5": 0}, "q2": {"d0": 0, "d3": 3}}
     assert _supervise(dataset, mined, Judged(dataset.name)) == expected
-    supervision = Supervision.open(dataset, [mined, Judged(dataset.name)])
+    supervision = _open(dataset, mined, Judged(dataset.name))
     assert supervision.dropped == 1  # q3
 
 
@@ -126,15 +135,15 @@ def test_documents_that_the_corpus_lacks_are_not_trained_on(dataset: Dataset, tm
     path.write_text("q1\tabsent\t3\nq1\td0\t1\nq2\tabsent\t1\n")
     source = Judged(dataset.name, qrels=str(path))
     with pytest.raises(DataError, match="'absent'"):
-        Supervision.open(dataset, [source])
-    supervision = Supervision.open(dataset, [source], reading=Reading(lenient=True))
+        _open(dataset, source)
+    supervision = _open(dataset, source, reading=Reading(lenient=True))
     assert supervision.table.to_dict() == {"q1": {"d0": 1.0}}
     assert supervision.dropped == 1
 
 
 def test_nothing_to_learn_from(dataset: Dataset) -> None:
     with pytest.raises(RecipeError, match=r"no query has a document with a target above 0 \(3 queries"):
-        Supervision.open(dataset, [Judged(dataset.name, grade=0)])
+        _open(dataset, Judged(dataset.name, grade=0))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +154,12 @@ def test_nothing_to_learn_from(dataset: Dataset) -> None:
         ({"dataset": "a", "min_grade": float("nan")}, "Judged.min_grade"),
         ({"dataset": "a", "grade": float("inf")}, "Judged.grade"),
         ({"dataset": "a", "min_grade": 2, "max_grade": 1}, "Judged"),
+        ({"dataset": "a", "floor": 2, "ceil": 1}, "Judged"),
+        ({"dataset": "a", "grade": 1, "floor": 0}, "Judged.grade"),
+        ({"dataset": "a", "relabel": {"x": 1}}, "Judged.relabel"),
+        ({"dataset": "a", "relabel": {}}, "Judged.relabel"),
+        ({"dataset": "a", "queries": 1.5}, "Judged.queries"),
+        ({"dataset": "a", "namespace": "a b"}, "Judged.namespace"),
     ],
 )
 def test_what_a_recipe_may_not_say(arguments: dict[str, object], where: str) -> None:
@@ -154,15 +169,82 @@ def test_what_a_recipe_may_not_say(arguments: dict[str, object], where: str) -> 
     assert caught.value.fix
 
 
-def test_one_stage_one_dataset() -> None:
-    assert dataset_of([Judged("a"), Judged("a", grade=0)]) == "a"
-    with pytest.raises(RecipeError, match="over 2 data sets: a, b"):
-        dataset_of([Judged("a"), Judged("b")])
-    with pytest.raises(RecipeError, match="no source"):
-        dataset_of([])
-
-
 def test_naming_a_spec_imports_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "pyarrow", "scipy", "huggingface_hub")
-    code = f"import sys, rankwright.data as d; d.Judged('x'); print([m for m in {heavy} if m in sys.modules])"
+    made = "d.Judged('x', keep=d.Keep(top=1)); d.Scored('x', 'y')"
+    code = f"import sys, rankwright.data as d; {made}; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# --- the other sources -----------------------------------------------------------------------------------------------
+
+
+def test_relabelled_and_clamped_after_filter_and_keep(dataset: Dataset) -> None:
+    name = dataset.name
+    assert _supervise(dataset, Judged(name, relabel={1: 3, 2: 3}))["q1"] == {"d0": 3, "d1": 3, "d2": 0}
+    assert _supervise(dataset, Judged(name, floor=1, ceil=2)) == {
+        "q1": {"d0": 2, "d1": 1, "d2": 1}, "q2": {"d3": 2}, "q3": {"d4": 1},
+    }  # fmt: skip
+    best = _open(dataset, Judged(name, keep=Keep(top=1), relabel={2: 1, 1: 9}))
+    assert best.candidates(0, best.rows(0)) == ("q1", ["d0"], [1.0])  # picked by its own grade
+    assert best.table.to_dict()["q1"] == {"d0": 1, "d1": 9, "d2": 0}  # the others are known still
+
+
+def test_queries_by_file_and_by_part(dataset: Dataset, tmp_path: Path) -> None:
+    for file, text in (("a.txt", "q2\nq9\n"), ("b.tsv", "qid\ttext\nq2\tx y\n"), ("c.jsonl", '{"_id": "q2"}\n')):
+        (tmp_path / file).write_text(text)
+        assert list(_supervise(dataset, Judged(dataset.name, queries=str(tmp_path / file)))) == ["q2"]
+    (tmp_path / "a.txt").write_text("nobody\n")
+    with pytest.raises(RecipeError, match="names none of its 3 queries"):
+        _open(dataset, Judged(dataset.name, queries=str(tmp_path / "a.txt")))
+    names = [f"q{i}" for i in range(1000)]
+    small, large = in_fraction(names, 0.1), in_fraction(names, 0.4)
+    assert 60 < small.sum() < 140
+    assert 330 < large.sum() < 470
+    assert (large | ~small).all()
+
+
+def test_teacher_scores_below_zero_are_supervision_too(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "scores.tsv"
+    path.write_text("q1\td0\t-1.5\nq1\td1\t-3.25\nq3\td4\t2e-1\n")
+    expected = {"q1": {"d0": -1.5, "d1": -3.25}, "q3": {"d4": 0.2}}
+    assert _supervise(dataset, Scored(dataset.name, str(path))) == expected
+    path.write_text("q1\tabsent\t-1.5\n")
+    with pytest.raises(DataError, match="'absent'"):
+        _open(dataset, Scored(dataset.name, str(path)))
+
+
+def test_a_ranking_gives_targets_by_rank_score_or_constant(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "run.trec").write_text("q1 Q0 d1 1 -0.5 t\nq1 Q0 d0 2 -2 t\nq1 Q0 d2 3 -3 t\nq2 Q0 d0 1 7 t\n")
+    run = str(tmp_path / "run.trec")
+    of = lambda **more: _supervise(dataset, Ranking(dataset.name, run, **more))  # noqa: E731
+    assert of() == {"q1": {"d0": 1 / 2, "d1": 1, "d2": 1 / 3}, "q2": {"d0": 1}}
+    assert of(depth=2, target="rank") == {"q1": {"d0": 1, "d1": 2}, "q2": {"d0": 1}}
+    assert of(target="score") == {"q2": {"d0": 7}}
+    assert of(depth=1, grade=4) == {"q1": {"d1": 4}, "q2": {"d0": 4}}
+
+
+def test_triples_become_grades(dataset: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "triples.tsv"
+    path.write_text("q1\td0\td1\nq1\td0\td2\nq2\td3\td1\n")
+    assert _supervise(dataset, Triples(dataset.name, str(path))) == {
+        "q1": {"d0": 1, "d1": 0, "d2": 0}, "q2": {"d1": 0, "d3": 1},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Scored("a", ""), "scores is empty"),
+        (lambda: Ranking("a", "r", depth=0), "depth is 0"),
+        (lambda: Ranking("a", "r", target="best"), "target is 'best'"),  # type: ignore[arg-type]
+        (lambda: Triples("a", ""), "triples is empty"),
+        (lambda: Keep(), "keep is given nothing"),
+        (lambda: Keep(top=1, random=2), "keep is given top, random"),
+        (lambda: Keep(bottom=0), "bottom is 0"),
+    ],
+)
+def test_what_the_others_may_not_say(make, words: str) -> None:
+    with pytest.raises(RecipeError, match=words) as caught:
+        make()
+    assert caught.value.fix

@@ -139,7 +139,7 @@ def test_the_fast_way_reads_numbers_as_the_exact_one(text: str) -> None:
 )
 def test_numeric_ids_are_numbered_as_others(parts: list[list[str]]) -> None:
     chunks = [pa.array(part, pa.large_string()) for part in parts]
-    codes, names = _tables._coded(chunks)
+    codes, names = _ids.coded(chunks)
     expected = {name: i for i, name in enumerate(dict.fromkeys(chain(*parts)))}
     assert names == list(expected)
     assert codes.dtype == np.int32
@@ -148,10 +148,10 @@ def test_numeric_ids_are_numbered_as_others(parts: list[list[str]]) -> None:
 
 def test_the_table_of_numeric_ids_is_bounded() -> None:
     def numbered(*ids: str) -> bool:
-        return _tables._numbered(pa.chunked_array([pa.array(ids, pa.large_string())])) is not None
+        return _ids._numbered(pa.chunked_array([pa.array(ids, pa.large_string())])) is not None
 
-    assert numbered("7", "0", "7", str(_tables._LEAST_TABLE))
-    assert not numbered("7", str(_tables._LEAST_TABLE + 1))
+    assert numbered("7", "0", "7", str(_ids._LEAST_TABLE))
+    assert not numbered("7", str(_ids._LEAST_TABLE + 1))
     for odd in ("007", "0x1F", "-1", "9" * 19, "\u0661", "d"):
         assert not numbered("7", odd)
         assert not numbered(odd, "7")

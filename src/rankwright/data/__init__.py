@@ -9,13 +9,17 @@ from .corpus import Corpus
 from .dataset import Dataset, default_cache, file_hash
 from .formats import read_corpus, read_qrels, read_queries, read_run, write_qrels, write_run
 from .groups import Group, OneRelevant, PerGrade, Random, Top, Window
+from .keeping import Keep
 from .loader import Loader
 from .mixed import Mixed, Part
+from .mixture import Collection, Mixture
 from .pairs import HardMargin, MarginBins
 from .policy import POLICIES, Reading, policy_table
 from .query_files import read_query_ids, read_topics, write_topics
-from .sources import Judged, Source, Supervision, dataset_of
-from .tokens import TokenStore
+from .scores import read_scores, read_triples
+from .sources import Judged, Ranking, Scored, Source, Triples
+from .supervision import Supervision
+from .tokens import TokenRows, TokenStore, TokenStores
 
 __all__ = [
     "POLICIES",
@@ -24,28 +28,35 @@ __all__ = [
     "ByDocument",
     "ByLength",
     "ByTopic",
+    "Collection",
     "Corpus",
     "Dataset",
     "EpochPlan",
     "Group",
     "HardMargin",
     "Judged",
+    "Keep",
     "Loader",
     "MarginBins",
     "Mixed",
+    "Mixture",
     "OneRelevant",
     "Part",
     "PerGrade",
     "Random",
+    "Ranking",
     "Reading",
+    "Scored",
     "Shuffled",
     "Source",
     "Supervision",
+    "TokenRows",
     "TokenStore",
+    "TokenStores",
     "Top",
+    "Triples",
     "Window",
     "audit",
-    "dataset_of",
     "default_cache",
     "file_hash",
     "policy_table",
@@ -54,7 +65,9 @@ __all__ = [
     "read_queries",
     "read_query_ids",
     "read_run",
+    "read_scores",
     "read_topics",
+    "read_triples",
     "suspected_false_negatives",
     "write_qrels",
     "write_run",

@@ -63,8 +63,8 @@ def check_empty(title: str, text: str, where: str, reading: Reading) -> None:
         reading.problem("empty text", "the text is empty", where=where, fix="remove the record or give it a text")
 
 
-def check_score(value: str, where: str, reading: Reading) -> float | None:
-    """A finite score, or None where lenient reading skips the row."""
+def check_score(value: Any, where: str, reading: Reading) -> float | None:
+    """A finite score, or None where lenient reading skips the row. `value` is text, int or float."""
     number = _number(value, where, reading)
     if number is None or math.isfinite(number):
         return number

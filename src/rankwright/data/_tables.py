@@ -10,9 +10,10 @@ import numpy as np
 
 from ..types import Qrels, Run
 from ._fields import LARGEST_GRADE, WHOLE, check_grade, check_id, check_score, is_clean_id
+from ._ids import coded
 from ._json import read_jsonl
-from ._lines import BOM, decode_block, read_raw_blocks
-from ._texts import parquet_records, position
+from ._lines import BOM, decode_block, kind_of, read_raw_blocks
+from ._texts import looks_like_json, parquet_records, position
 from .policy import Reading, shown
 
 if TYPE_CHECKING:
@@ -24,20 +25,25 @@ GRADE_NAMES = ("score", "relevance", "rel", "grade")
 
 _FLUSH = 1 << 14
 _PEEK = 1 << 10  # bytes that show a block's separator
-_TABLE_PER_ROW, _LEAST_TABLE = 16, 1 << 20  # entries of 4 bytes, in which numeric ids are looked up
+_SLACK = 0.01  # a teacher run twice in half precision, in batches of other lengths, differs by less
 _Table = TypeVar("_Table", Run, Qrels)
 
 
 class Dialect(NamedTuple):
-    """Which column holds what; `rank` is None where there is none, and equals `value` where it is the score."""
+    """Which column holds what; `rank` is None where there is none, and equals `value` where it is the score.
+
+    `value` is None where every row has the same one, `constant`; `also` are further rows that the same line holds.
+    """
 
     separator: str | None  # None: any white space
     columns: int
     query: int
     doc: int
-    value: int
+    value: int | None
     rank: int | None = None
     header: bool = False
+    constant: float = 0.0
+    also: tuple[Dialect, ...] = ()
 
     def fields(self, line: str) -> list[str]:
         return line.split(self.separator)
@@ -72,14 +78,31 @@ def run_dialect(line: str) -> Dialect | None:
 
 
 class Table:
-    """Collects the rows of one file in columns: the bytes of its ids, 8 bytes a value, 8 a line number."""
+    """Collects the rows of one file in columns: the bytes of its ids, 8 bytes a value, 8 a line number.
 
-    def __init__(self, path: Path, reading: Reading, *, grades: bool) -> None:
-        self.path, self.reading, self.grades = path, reading, grades
+    Args:
+        grades: whether values are grades, else scores.
+        repeats: whether a pair may be listed again with the same value.
+    """
+
+    def __init__(self, path: Path, reading: Reading, *, grades: bool, repeats: bool = False) -> None:
+        self.path, self.reading, self.grades, self.repeats = path, reading, grades, repeats
         self._pending: list[tuple[str, str, float, int]] = []  # rows added one by one
         self._parts: list[tuple[pa.Array, pa.Array, np.ndarray, np.ndarray]] = []  # queries, docs, values, lines
 
     # --- rows in ---
+
+    def read(self, dialect_of: Callable[[str], Dialect | None], expected: str) -> None:
+        """All rows of a file: Parquet or JSON lines by its name or its look, else text."""
+        suffix = kind_of(self.path)
+        if suffix in (".parquet", ".pq"):
+            self.read_parquet()
+        elif suffix in (".jsonl", ".ndjson", ".json") or (
+            suffix not in (".tsv", ".txt") and looks_like_json(self.path, self.reading)
+        ):
+            self.read_jsonl()
+        else:
+            self.read_text(dialect_of, expected)
 
     def read_text(self, dialect_of: Callable[[str], Dialect | None], expected: str) -> None:
         """All rows of a text file whose dialect the first fitting line tells."""
@@ -108,13 +131,17 @@ class Table:
 
     def _add_block(self, raw: bytes, first: int, dialect: Dialect) -> bool:
         """Add a block in which nothing needs a second look; False, and nothing added, when something does."""
-        columns = _split(raw, dialect)
-        if columns is None:
-            return False
-        queries, docs, values = columns
-        if self.grades and ((values != np.trunc(values)) | (np.abs(values) > LARGEST_GRADE)).any():
-            return False
-        self._append(queries, docs, values, np.arange(first, first + len(values)))
+        found = []
+        for one in (dialect, *dialect.also):
+            columns = _split(raw, one)
+            if columns is None:
+                return False
+            if self.grades and ((columns[2] != np.trunc(columns[2])) | (np.abs(columns[2]) > LARGEST_GRADE)).any():
+                return False
+            found.append(columns)
+        queries, docs, values = found[0] if len(found) == 1 else _interleaved(found)
+        lines = np.arange(first, first + len(found[0][2]))
+        self._append(queries, docs, values, np.repeat(lines, len(found)))
         return True
 
     def _add_lines(self, lines: list[str], first: int, dialect: Dialect, expected: str) -> None:
@@ -127,11 +154,14 @@ class Table:
                 self._columns(fields, f"{dialect.columns}, as in the lines before; a file has {expected}", number)
                 continue
             where = f"{self.path}:{number}"
-            value = self._value(fields, dialect, where)
-            if value is not None:
-                self.add(fields[dialect.query], fields[dialect.doc], value, number)
+            for one in (dialect, *dialect.also):
+                value = self._value(fields, one, where)
+                if value is not None:
+                    self.add(fields[one.query], fields[one.doc], value, number)
 
     def _value(self, fields: list[str], dialect: Dialect, where: str) -> float | None:
+        if dialect.value is None:
+            return dialect.constant
         if dialect.rank is not None and not WHOLE.fullmatch(rank := fields[dialect.rank]):
             what = f"the rank {shown(rank)} is not a whole number"
             self.reading.problem("bad rank", what, where=where, fix="write ranks as 1, 2, 3, ...")
@@ -201,7 +231,7 @@ class Table:
         elif isinstance(grade, str):
             what = f"the score is no number but {shown(grade)}"
             self.reading.problem("wrong type", what, where=where, fix="write scores as numbers")
-        elif (value := check_grade(grade, where, self.reading)) is not None:
+        elif (value := (check_grade if self.grades else check_score)(grade, where, self.reading)) is not None:
             self.add(query, doc, value, number)
 
     # --- table out ---
@@ -215,7 +245,7 @@ class Table:
             return cls.from_rows([], [], [])
         queries, docs, values, numbers = zip(*self._parts)
         self._parts.clear()
-        (q, query_ids), (d, doc_ids) = _coded(queries), _coded(docs)
+        (q, query_ids), (d, doc_ids) = coded(queries), coded(docs)
         v = np.concatenate(values)
         pair = q.astype(np.int64) * len(doc_ids) + d
         ordered = np.sort(pair, kind="stable")  # the faster one: a run lists query after query
@@ -236,17 +266,33 @@ class Table:
         order = np.argsort(pair, kind="stable")
         new = np.concatenate([[True], pair[order][1:] != pair[order][:-1]])
         leader = order[np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))]  # first row of the same pair
-        for row, first in sorted(zip(order[~new].tolist(), leader[~new].tolist())):
+        again = ~new
+        if self.repeats:
+            base = values[leader]
+            again &= np.abs(values[order] - base) > (0.0 if self.grades else _SLACK * (1 + np.abs(base)))
+        for row, first in sorted(zip(order[again].tolist(), leader[again].tolist())):
             query, doc = (table[i] for table, i in zip(names, divmod(int(pair[row]), len(names[1]))))
             self._again(query, doc, bool(values[row] == values[first]), int(lines[first]), int(lines[row]))
         best = np.lexsort((np.arange(len(pair)), -values, pair))[new]
         return np.sort(best)
 
     def _again(self, query: str, doc: str, same: bool, first: int, number: int) -> None:
-        kind = "duplicate document" if not self.grades else "duplicate pair" if same else "contradicting grades"
+        if self.grades:
+            kind = "duplicate pair" if same else "contradicting grades"
+        else:
+            kind = "contradicting scores" if self.repeats else "duplicate document"
         what = f"query {shown(query)} and document {shown(doc)} were paired in line {first} already"
-        what += ", with another grade" if kind == "contradicting grades" else ""
+        what += f", with another {kind.split()[1][:-1]}" if kind.startswith("contradicting") else ""
         self.reading.problem(kind, what, where=f"{self.path}:{number}", fix="keep one of the lines")
+
+
+def _interleaved(found: Sequence[tuple[pa.Array, pa.Array, np.ndarray]]) -> tuple[pa.Array, pa.Array, np.ndarray]:
+    """The rows of several dialects over the same lines in the order of the lines."""
+    import pyarrow as pa
+
+    queries, docs, values = zip(*found)
+    order = np.arange(len(found) * len(values[0])).reshape(len(found), -1).T.ravel()
+    return pa.concat_arrays(queries).take(order), pa.concat_arrays(docs).take(order), np.concatenate(values)[order]
 
 
 def _split(raw: bytes, dialect: Dialect) -> tuple[pa.Array, pa.Array, np.ndarray] | None:
@@ -263,11 +309,12 @@ def _split(raw: bytes, dialect: Dialect) -> tuple[pa.Array, pa.Array, np.ndarray
         if not _regular(raw, separator):
             return None
     names, ascii_only = [str(i) for i in range(dialect.columns)], raw.isascii()
-    query, doc, value = (names[i] for i in (dialect.query, dialect.doc, dialect.value))
+    query, doc = names[dialect.query], names[dialect.doc]
+    value = None if dialect.value is None else names[dialect.value]
     types = dict.fromkeys(names, pa.large_string())
-    if dialect.rank != dialect.value:
+    if value is not None and dialect.rank != dialect.value:
         types[value] = pa.float64()  # takes less than NUMBER does, and infinity and NaN
-    used = {query, doc, value} | ({names[dialect.rank]} if dialect.rank is not None else set())
+    used = {query, doc} | ({value} if value else set()) | ({names[dialect.rank]} if dialect.rank is not None else set())
     convert = csv.ConvertOptions(
         column_types=types, include_columns=sorted(used) if ascii_only else names, null_values=[]
     )  # fmt: skip
@@ -284,6 +331,8 @@ def _split(raw: bytes, dialect: Dialect) -> tuple[pa.Array, pa.Array, np.ndarray
         digits = compute.call_function("ascii_is_decimal", [rank]).to_numpy()
         if not digits.all() or compute.call_function("binary_length", [rank]).to_numpy().max() > 15:
             return None  # also what WHOLE would take: a sign
+    if value is None:
+        return table[query].combine_chunks(), table[doc].combine_chunks(), np.full(len(table), dialect.constant)
     values = table[value].cast(pa.float64()).to_numpy()
     if dialect.rank == dialect.value:
         values = -values
@@ -305,54 +354,6 @@ def _regular(raw: bytes, separator: bytes) -> bool:
 
 def _clean(names: pa.ChunkedArray) -> bool:
     return all(map(is_clean_id, names.unique().to_pylist()))
-
-
-def _coded(parts: Sequence[pa.Array]) -> tuple[np.ndarray, list[str]]:
-    """(number of each id, the ids in order of first appearance)."""
-    import pyarrow as pa
-
-    whole = pa.chunked_array(parts)
-    numbered = _numbered(whole)
-    if numbered is not None:
-        codes, unique = numbered
-        return codes, _strings(pa.array(unique).cast(pa.large_string()))
-    coded = whole.dictionary_encode().chunks
-    ids = coded[-1].dictionary  # of all chunks: it grows along them
-    return np.concatenate([chunk.indices.to_numpy() for chunk in coded]), _strings(ids)
-
-
-def _numbered(ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray] | None:
-    """(code of each id, the unique ids) if all are plain numbers of moderate size: a table in place of hashed strings.
-
-    Ids that are written otherwise, as 007, are left to their spelling: None.
-    """
-    import pyarrow as pa
-    from pyarrow import compute
-
-    if not ids[0].as_py().isdecimal():  # most others are recognised by the first
-        return None
-    digits, sizes = (compute.call_function(name, [ids]).to_numpy() for name in ("ascii_is_decimal", "binary_length"))
-    zero = compute.call_function("starts_with", [ids], compute.MatchSubstringOptions("0")).to_numpy()
-    if not digits.all() or sizes.max() > 18 or (zero & (sizes > 1)).any():
-        return None
-    numbers = ids.cast(pa.int64()).to_numpy()
-    if numbers.max() > max(_TABLE_PER_ROW * len(numbers), _LEAST_TABLE):
-        return None
-    rows = np.arange(len(numbers), dtype=np.int32)
-    table = np.empty(numbers.max() + 1, np.int32)
-    table[numbers[::-1]] = rows[::-1]  # the first row of each
-    unique = numbers[table[numbers] == rows]
-    table[unique] = rows[: len(unique)]
-    return table[numbers], unique
-
-
-def _strings(ids: pa.Array) -> list[str]:
-    """The ids, which hold no line end, by one split: faster than one object at a time."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    whole = pa.ListArray.from_arrays(pa.array([0, len(ids)], pa.int32()), ids)
-    return compute.call_function("binary_join", [whole, pa.scalar("\n", ids.type)])[0].as_py().split("\n")
 
 
 def _first(record: dict[str, Any], names: tuple[str, ...]) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import xxhash
@@ -16,7 +17,7 @@ import xxhash
 from .. import storage
 from ..errors import ArtefactError, DataError, RemoteError
 from ..progress import track
-from ..types import Document, Qrels, picked
+from ..types import Document, Qrels, Run, picked
 from .corpus import KIND, Corpus
 from .formats import read_corpus, read_qrels, read_queries
 from .policy import Reading, shown
@@ -27,6 +28,7 @@ _CORPUS = [f"corpus.{kind}{packed}" for kind in ("jsonl", "tsv", "parquet") for 
 _CORPUS += [f"collection.tsv{packed}" for packed in _PACKED]
 _QUERIES = [f"queries.{kind}{packed}" for kind in ("jsonl", "tsv", "parquet") for packed in _PACKED]
 _QRELS = re.compile(r"(?P<split>.+?)\.(tsv|txt|qrels|jsonl|parquet)(\.gz|\.zst)?")
+_Table = TypeVar("_Table", Run, Qrels)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
 
@@ -114,18 +116,33 @@ class Dataset:
             DataError: a problem of policy.py.
         """
         path, reading = Path(path), reading or self.reading
-        table = read_qrels(path, reading)
+        return self.checked(read_qrels(path, reading), path, reading=reading)
+
+    def checked(self, table: _Table, path: Path, *, reading: Reading) -> _Table:
+        """A table that was read from `path`, its ids checked against this data set, see `read_qrels`.
+
+        Raises:
+            DataError: a problem of policy.py.
+        """
         _report(table.docs, self.corpus, "missing document", "the corpus", where=path, reading=reading)
         there = _report(table.queries, self.queries, "missing query", "the queries", where=path, reading=reading)
         return table if there.all() else select_queries(table, np.flatnonzero(there))
 
 
-def select_queries(table: Qrels, rows: np.ndarray) -> Qrels:
+def select_queries(table: _Table, rows: np.ndarray) -> _Table:
     """The given query rows of a table, in that order."""
     sizes = np.diff(table.offsets)[rows]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     source = np.repeat(table.offsets[rows] - offsets[:-1], sizes) + np.arange(offsets[-1])
-    return Qrels(tuple(picked(table.queries, rows)), table.docs, offsets, table.columns[source], table.values[source])
+    queries = tuple(picked(table.queries, rows))
+    return type(table)(queries, table.docs, offsets, table.columns[source], table.values[source])
+
+
+def rows_where(table: _Table, keep: np.ndarray) -> _Table:
+    """The rows of a table for which `keep` is true (bool [n]); its queries and documents stay, in use or not."""
+    group = np.repeat(np.arange(len(table.queries)), np.diff(table.offsets))[keep]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=len(table.queries)))]).astype(np.int64)
+    return type(table)(table.queries, table.docs, offsets, table.columns[keep], table.values[keep])
 
 
 def _report(ids: Sequence[str], there: Corpus, kind: str, place: str, *, where: Path, reading: Reading) -> np.ndarray:

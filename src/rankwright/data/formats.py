@@ -15,9 +15,9 @@ from ..storage import write_file
 from ..types import Document, Qrels, Run
 from ._fields import LARGEST_GRADE, is_clean_id
 from ._json import JsonParser, read_jsonl
-from ._lines import kind_of, read_lines
+from ._lines import read_lines
 from ._tables import QRELS_EXPECTED, RUN_EXPECTED, Table, qrels_dialect, run_dialect
-from ._texts import CORPUS, QUERIES, looks_like_json, read_texts
+from ._texts import CORPUS, QUERIES, read_texts
 from .policy import Reading, shown
 
 __all__ = [
@@ -64,15 +64,8 @@ def read_qrels(path: Path, reading: Reading | None = None) -> Qrels:
         DataError: a problem of policy.py.
     """
     path, reading = Path(path), reading or Reading()
-    table, suffix = Table(path, reading, grades=True), kind_of(path)
-    if suffix in (".parquet", ".pq"):
-        table.read_parquet()
-    elif suffix in (".jsonl", ".ndjson", ".json") or (
-        suffix not in (".tsv", ".txt") and looks_like_json(path, reading)
-    ):
-        table.read_jsonl()
-    else:
-        table.read_text(qrels_dialect, QRELS_EXPECTED)
+    table = Table(path, reading, grades=True)
+    table.read(qrels_dialect, QRELS_EXPECTED)
     return table.build(Qrels)
 
 

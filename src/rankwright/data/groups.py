@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -16,7 +16,13 @@ from ._checks import at_least
 
 
 class Group(ABC):
-    """Chooses a query's list for one epoch; never takes a document twice."""
+    """Chooses a query's list for one epoch; never takes a document twice.
+
+    Attributes:
+        needs_relevant: whether it can do nothing without a document whose target is above 0.
+    """
+
+    needs_relevant: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
@@ -77,6 +83,7 @@ class OneRelevant(Group):
     """
 
     negatives: int = 7
+    needs_relevant: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         at_least("OneRelevant", "negatives", self.negatives, 0)

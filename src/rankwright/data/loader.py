@@ -10,11 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from ..errors import RecipeError
 from ..types import Batch, Example, picked
 from .batches import Batches, EpochPlan
 from .groups import Group
-from .sources import Supervision
-from .tokens import TokenStore
+from .supervision import Supervision
+from .tokens import TokenRows
 
 _AHEAD = 2  # batches made in advance, a worker
 _PLANS = 2  # epochs whose order is kept: the current one and, while prefetching, the next
@@ -30,6 +31,9 @@ class Loader:
         query_rows: row in `query_tokens` of each query of `supervision` (int64 [queries]).
         doc_rows: row in `doc_tokens` of each document of `supervision` (int64 [docs]).
         workers: threads that prepare batches in advance; 0: they are made when they are asked for.
+
+    Raises:
+        RecipeError: the group needs a relevant document, and a query may be left without.
     """
 
     def __init__(
@@ -38,8 +42,8 @@ class Loader:
         *,
         group: Group,
         batches: Batches,
-        query_tokens: TokenStore,
-        doc_tokens: TokenStore,
+        query_tokens: TokenRows,
+        doc_tokens: TokenRows,
         query_rows: np.ndarray,
         doc_rows: np.ndarray,
         seed: int,
@@ -55,6 +59,13 @@ class Loader:
         self.query_tokens, self.doc_tokens = query_tokens, doc_tokens
         self.query_rows, self.doc_rows = np.asarray(query_rows), np.asarray(doc_rows)
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
+        if group.needs_relevant and (unsure := len(supervision.unsure)):
+            query = supervision.queries[int(supervision.unsure[0])]
+            raise RecipeError(
+                f"{type(group).__name__} needs a document with a target above 0 in each epoch; {unsure:,} queries may "
+                f"have none to choose from, e.g. {query!r}", where="data",
+                fix="draw the negatives alone by chance (keep: {random: ...} on a source of negatives)",
+            )  # fmt: skip
         self._lock = threading.Lock()
         self._plans: dict[int, EpochPlan] = {}
         self._begins = [0]  # first step of each epoch that is known so far
@@ -90,9 +101,10 @@ class Loader:
 
     def _chosen(self, row: int, epoch: int) -> tuple[Example, list[int]]:
         """A query's list for one epoch, and its documents as columns of the supervision."""
-        candidates = self.supervision.candidates(row)
+        rows = self.supervision.rows(row, seed=self.seed, epoch=epoch)
+        candidates = self.supervision.candidates(row, rows)
         example = self.group.choose(candidates, self.seed, epoch)
-        column = dict(zip(candidates.docs, self.supervision.columns(row).tolist()))
+        column = dict(zip(candidates.docs, self.supervision.table.columns[rows].tolist()))
         return example, [column[doc] for doc in example.docs]
 
     # --- batches -----------------------------------------------------------------------------------------------------

@@ -80,6 +80,9 @@ POLICIES: dict[str, Policy] = {
     "huge grade": Policy(_QRELS, "beyond 2,147,483,647", "error", _SKIPPED),
     "duplicate pair": Policy(_QRELS, "a pair listed again with the same grade", "error", "counts once"),
     "contradicting grades": Policy(_QRELS, "a pair listed again with another grade", "error", "the highest counts"),
+    "contradicting scores": Policy(
+        "scores", "a pair scored again, more than 1 % (and 0.01) away", "error", "the highest counts"
+    ),
     "duplicate document": Policy(_RUN, "a document twice for one query", "error", "the highest score counts"),
     "bad rank": Policy(
         _RUN, "a rank that is not a whole number", "error", "not looked at where there is a score; else record skipped"

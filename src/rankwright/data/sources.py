@@ -1,19 +1,22 @@
-"""Sources of supervision: each gives (query, document, target) rows; merged by query, later sources win."""
+"""Sources of supervision as a recipe names them: judgements, teacher scores, rankings, triples over a data set."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import xxhash
 
 from ..errors import RecipeError
-from ..types import Candidates, Qrels, picked
+from ..types import Qrels, Run
+from .dataset import rows_where, select_queries
+from .formats import read_run
+from .keeping import Keep, in_fraction
+from .scores import read_ids, read_scores, read_triples
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -21,22 +24,86 @@ if TYPE_CHECKING:
 
 
 class Source(ABC):
-    """One place that relevance supervision comes from; a recipe names it, `table` reads it."""
+    """One place that relevance supervision comes from; a recipe names it, `rows` reads it.
+
+    Attributes:
+        dataset: folder or hub id of the texts.
+        namespace: stands before the ids of its documents: equal ids of different corpora stay apart.
+        query_namespace: the same for its queries.
+        queries: its queries alone that a file names, or this part of them.
+        keep: which documents of each query may be chosen.
+        graded: whether a target of 0 or below means not relevant.
+    """
 
     dataset: str
+    namespace: str | None
+    query_namespace: str | None
+    queries: str | float | None
+    keep: Keep | None
+    graded: ClassVar[bool] = True
 
     @abstractmethod
-    def table(self, dataset: Dataset, *, reading: Reading | None = None) -> Qrels:
-        """Its rows over the ids of the opened data set; values are targets, higher is better.
+    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+        """What it says about the ids of the opened data set: higher is better, in file order within a query.
 
         Raises:
             DataError: a problem of policy.py.
         """
 
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        """The targets of the values of `rows` (float64 [n]); `keep` has seen the values before."""
+        return values
+
+    def among(self, table: Qrels, *, reading: Reading) -> Qrels:
+        """The rows of the queries that it is limited to.
+
+        Raises:
+            DataError: the file of queries cannot be read, or names none of them.
+        """
+        if self.queries is None:
+            return table
+        if isinstance(self.queries, str):
+            wanted = read_ids(Path(self.queries), reading)
+            chosen = np.array([query in wanted for query in table.queries], bool)
+        else:
+            chosen = in_fraction(list(table.queries), self.queries)
+        if not chosen.any():
+            raise RecipeError(
+                f"queries: {self.queries} names none of its {len(table.queries):,} queries",
+                where=type(self).__name__, fix="check the file, or take a larger part",
+            )  # fmt: skip
+        return select_queries(table, np.flatnonzero(chosen))
+
+
+def _check(source: Source, *texts: str) -> None:
+    """What all sources have in common; `texts` are fields that may not be empty."""
+    name = type(source).__name__
+    for field in ("dataset", "namespace", "query_namespace", *texts):
+        if getattr(source, field) == "":
+            raise RecipeError(f"{field} is empty", where=f"{name}.{field}", fix=f"name a {field}")
+    for field in ("namespace", "query_namespace"):
+        value = getattr(source, field)
+        if value is not None and any(c.isspace() for c in value):
+            fix = "use a short word, e.g. synthetic"
+            raise RecipeError(f"{field} {value!r} has white space in it", where=f"{name}.{field}", fix=fix)
+    if source.queries == "" or (isinstance(source.queries, float) and not 0 < source.queries < 1):
+        fix = "give a file of ids, or a part between 0 and 1, e.g. 0.1"
+        raise RecipeError(f"queries is {source.queries!r}", where=f"{name}.queries", fix=fix)
+
+
+def _check_finite(name: str, fields: Mapping[str, float | None]) -> None:
+    for field, value in fields.items():
+        if value is not None and not math.isfinite(value):
+            fix = "give a finite number or leave it out"
+            raise RecipeError(f"{field} is {value}", where=f"{name}.{field}", fix=fix)
+
 
 @dataclass(frozen=True)
 class Judged(Source):
     """Graded judgements: a split of a data set, or any qrels file over its ids.
+
+    Grades are first filtered, then those of each query are picked by `keep`, then made targets: by `grade`, or by
+    `relabel` and after it `floor` and `ceil`.
 
     Mined negatives come in as ``Judged(dataset, qrels="mined.tsv", grade=0)`` before the judgements themselves,
     so that a mined document which turns out to be judged keeps its judgement.
@@ -47,6 +114,12 @@ class Judged(Source):
         qrels: a qrels file instead of a split.
         min_grade, max_grade: only judgements within these, both included.
         grade: the target of all that remain, instead of their own grade.
+        relabel: grade -> target, e.g. ``{1: 3, 2: 3}``; grades that it does not name stay.
+        floor, ceil: targets below and above become this.
+        queries: a file of query ids (the first column, or JSON lines), or a part of the queries, e.g. 0.1.
+        keep: which documents of each query may be chosen, e.g. ``{random: 2}``.
+        namespace: stands before its document ids: equal ids of different corpora stay apart.
+        query_namespace: the same for its query ids.
     """
 
     dataset: str
@@ -55,24 +128,30 @@ class Judged(Source):
     min_grade: float | None = None
     max_grade: float | None = None
     grade: float | None = None
+    relabel: Mapping[float, float] | None = None
+    floor: float | None = None
+    ceil: float | None = None
+    queries: str | float | None = None
+    keep: Keep | None = None
+    namespace: str | None = None
+    query_namespace: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("dataset", "split"):
-            if not getattr(self, name):
-                raise RecipeError(f"{name} is empty", where=f"Judged.{name}", fix=f"name a {name}")
-        for name in ("min_grade", "max_grade", "grade"):
-            value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
-                raise RecipeError(
-                    f"{name} is {value}", where=f"Judged.{name}", fix="give a finite number or leave it out"
-                )
-        if self.min_grade is not None and self.max_grade is not None and self.min_grade > self.max_grade:
-            raise RecipeError(
-                f"min_grade {self.min_grade} is above max_grade {self.max_grade}", where="Judged",
-                fix="no grade lies within: exchange them",
-            )  # fmt: skip
+        _check(self, "split", "qrels")
+        numbers = ("min_grade", "max_grade", "grade", "floor", "ceil")
+        _check_finite("Judged", {name: getattr(self, name) for name in numbers})
+        if self.relabel is not None:
+            object.__setattr__(self, "relabel", _numbers(self.relabel))
+        for low, high in (("min_grade", "max_grade"), ("floor", "ceil")):
+            a, b = getattr(self, low), getattr(self, high)
+            if a is not None and b is not None and a > b:
+                what = f"{low} {a} is above {high} {b}"
+                raise RecipeError(what, where="Judged", fix="no grade lies within: exchange them")
+        if self.grade is not None and (self.relabel, self.floor, self.ceil) != (None, None, None):
+            what = "grade is one target for all, so relabel, floor and ceil have nothing to do"
+            raise RecipeError(what, where="Judged.grade", fix="give either grade or the others")
 
-    def table(self, dataset: Dataset, *, reading: Reading | None = None) -> Qrels:
+    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
         if self.qrels is None:
             table = dataset.qrels(self.split, reading=reading)
         else:
@@ -82,153 +161,138 @@ class Judged(Source):
             keep &= table.values >= self.min_grade
         if self.max_grade is not None:
             keep &= table.values <= self.max_grade
-        table = _rows_where(table, keep)
-        if self.grade is None:
-            return table
-        values = np.full(len(table), float(self.grade))
-        return Qrels(table.queries, table.docs, table.offsets, table.columns, values)
+        return rows_where(table, keep)
+
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        if self.grade is not None:
+            return np.full(len(values), float(self.grade))
+        made = values.copy()
+        for grade, target in (self.relabel or {}).items():
+            made[values == grade] = target
+        return np.clip(made, self.floor, self.ceil) if self.floor is not None or self.ceil is not None else made
 
 
-def _rows_where(table: Qrels, keep: np.ndarray) -> Qrels:
-    group = np.repeat(np.arange(len(table.queries)), np.diff(table.offsets))[keep]
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=len(table.queries)))]).astype(np.int64)
-    return Qrels(table.queries, table.docs, offsets, table.columns[keep], table.values[keep])
-
-
-def dataset_of(sources: Sequence[Source]) -> str:
-    """The one data set that all sources of a stage are over.
-
-    Raises:
-        RecipeError: no source, or two data sets.
-    """
-    names = list(dict.fromkeys(source.dataset for source in sources))
-    if not names:
-        raise RecipeError("no source", where="data", fix="e.g. data: [Judged: {dataset: my_folder}]")
-    if len(names) > 1:
-        raise RecipeError(
-            f"the sources of one stage are over {len(names)} data sets: {', '.join(names)}", where="data",
-            fix="give each data set a stage of its own, or put their corpora, queries and qrels into one folder",
-        )  # fmt: skip
-    return names[0]
+def _numbers(relabel: Mapping[float, float]) -> dict[float, float]:
+    """The mapping with numbers for keys: in YAML they are text."""
+    try:
+        made = {float(grade): float(target) for grade, target in relabel.items()}
+    except ValueError as error:
+        raise RecipeError(f"relabel: {error}", where="Judged.relabel", fix="e.g. relabel: {1: 3, 2: 3}") from None
+    if not made or not all(map(math.isfinite, [*made, *made.values()])):
+        raise RecipeError(f"relabel is {made}", where="Judged.relabel", fix="e.g. relabel: {1: 3, 2: 3}")
+    return made
 
 
 @dataclass(frozen=True)
-class Supervision:
-    """The merged targets of all queries that have something to learn from; immutable, so threads may share it.
+class Scored(Source):
+    """Scores that a teacher gave to pairs, or to lists of documents; targets are the scores.
 
-    Queries and documents are sorted by id: the order of lines in a file changes nothing downstream.
+    Every scored query is trained on, also one whose scores are all below 0. Documents above 0 count as relevant: they
+    never become negatives of that query.
 
-    Attributes:
-        table: query x document -> target.
-        dropped: queries left out because no document of theirs has a target above 0.
+    Args:
+        dataset: folder or hub id.
+        scores: a file: ``query document score``; ``score of the relevant one, score of the other, query, relevant,
+            other`` (five columns); a run; or JSON lines of ``qid``, ``docid`` and ``score``, single or in lists.
+        queries: a file of query ids (the first column, or JSON lines), or a part of the queries, e.g. 0.1.
+        keep: which documents of each query may be chosen, e.g. ``{random: 20}``.
+        namespace: stands before its document ids: equal ids of different corpora stay apart.
+        query_namespace: the same for its query ids.
     """
 
-    table: Qrels
-    dropped: int
+    dataset: str
+    scores: str
+    queries: str | float | None = None
+    keep: Keep | None = None
+    namespace: str | None = None
+    query_namespace: str | None = None
+    graded: ClassVar[bool] = False
 
-    @classmethod
-    def open(cls, dataset: Dataset, sources: Sequence[Source], *, reading: Reading | None = None) -> Supervision:
-        """Read and merge the sources; judged documents that the corpus lacks are not trained on.
+    def __post_init__(self) -> None:
+        _check(self, "scores")
 
-        Raises:
-            RecipeError: nothing to learn from remains.
-            DataError: a problem of policy.py.
-        """
-        tables = []
-        for source in sources:
-            table = source.table(dataset, reading=reading)
-            there = dataset.corpus.rows(table.docs) >= 0
-            tables.append(_rows_where(table, there[table.columns]))
-        supervision = cls.merge(tables)
-        if not len(supervision.queries):
-            raise RecipeError(
-                f"no query has a document with a target above 0 ({supervision.dropped} queries have none)",
-                where="data", fix="check split, min_grade and grade: a grade of 0 means not relevant",
-            )  # fmt: skip
-        return supervision
+    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+        path = Path(self.scores)
+        return dataset.checked(read_scores(path, reading), path, reading=reading)
 
-    @classmethod
-    def merge(cls, tables: Sequence[Qrels]) -> Supervision:
-        """One table of several: for the same query and document the last table's target counts."""
-        queries = sorted({query for table in tables for query in table.queries})
-        docs = sorted({doc for table in tables for doc in picked(table.docs, np.unique(table.columns))})
-        query_rows, columns = {q: i for i, q in enumerate(queries)}, {d: i for i, d in enumerate(docs)}
-        q, d, v = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
-        for table in tables:
-            own_rows = np.array([query_rows[x] for x in table.queries], np.int64)
-            own_columns = np.array([columns.get(x, -1) for x in table.docs], np.int64)  # -1: in no row
-            q.append(np.repeat(own_rows, np.diff(table.offsets)))
-            d.append(own_columns[table.columns])
-            v.append(table.values)
-        pairs = np.concatenate(q) * max(len(docs), 1) + np.concatenate(d)
-        order = np.argsort(pairs, kind="stable")
-        last = np.append(np.diff(pairs[order]) != 0, True)[: len(order)]
-        pairs, values = pairs[order][last], np.concatenate(v)[order][last]
-        rows, cols = pairs // max(len(docs), 1), pairs % max(len(docs), 1)
-        useful = np.bincount(rows[values > 0], minlength=len(queries)) > 0
-        kept = useful[rows]
-        used_docs, cols = np.unique(cols[kept], return_inverse=True)
-        sizes = np.bincount(rows[kept], minlength=len(queries))[useful]
-        merged = Qrels(
-            tuple(picked(queries, np.flatnonzero(useful))),
-            tuple(picked(docs, used_docs)),
-            np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]).astype(np.int64),
-            cols.astype(np.int32),
-            values[kept],
-        )
-        return cls(merged, int(np.sum(~useful)))
 
-    def __len__(self) -> int:
-        """How many queries."""
-        return len(self.table.queries)
+@dataclass(frozen=True)
+class Ranking(Source):
+    """A ranking as targets: a system's, or the order that a language model gave.
 
-    @property
-    def queries(self) -> Sequence[str]:
-        return self.table.queries
+    Args:
+        dataset: folder or hub id.
+        run: a TREC or MS MARCO run.
+        depth: the first so many of each query; null: all.
+        target: ``reciprocal_rank``: 1, 1/2, 1/3 ...; ``rank``: of n documents n, n - 1 ... 1; ``score``: the run's.
+        grade: one target for all of them instead, e.g. 0: all are negatives.
+        queries: a file of query ids (the first column, or JSON lines), or a part of the queries, e.g. 0.1.
+        keep: which of these documents may be chosen, e.g. ``{random: 2}``.
+        namespace: stands before its document ids: equal ids of different corpora stay apart.
+        query_namespace: the same for its query ids.
+    """
 
-    @property
-    def docs(self) -> Sequence[str]:
-        """Every document that some query knows; `columns` index these."""
-        return self.table.docs
+    dataset: str
+    run: str
+    depth: int | None = None
+    target: Literal["reciprocal_rank", "rank", "score"] = "reciprocal_rank"
+    grade: float | None = None
+    queries: str | float | None = None
+    keep: Keep | None = None
+    namespace: str | None = None
+    query_namespace: str | None = None
 
-    def columns(self, query_row: int) -> np.ndarray:
-        """The documents of one query as indices into `docs`, ascending (int32 [n])."""
-        return self.table.columns[self.table.offsets[query_row] : self.table.offsets[query_row + 1]]
+    def __post_init__(self) -> None:
+        _check(self, "run")
+        _check_finite("Ranking", {"grade": self.grade})
+        if self.depth is not None and self.depth < 1:
+            raise RecipeError(f"depth is {self.depth}", where="Ranking.depth", fix="give a whole number of 1 or more")
+        if self.target not in ("reciprocal_rank", "rank", "score"):
+            fix = "choose one of reciprocal_rank, rank and score"
+            raise RecipeError(f"target is {self.target!r}", where="Ranking.target", fix=fix)
 
-    def candidates(self, query_row: int) -> Candidates:
-        """All that is known about one query, by id."""
-        table, span = self.table, slice(self.table.offsets[query_row], self.table.offsets[query_row + 1])
-        return Candidates(
-            table.queries[query_row], picked(table.docs, table.columns[span]), table.values[span].tolist()
-        )
+    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+        path = Path(self.run)
+        run: Run = dataset.checked(read_run(path, reading), path, reading=reading).ranked(self.depth)
+        sizes = np.diff(run.offsets)
+        place = np.arange(len(run)) - np.repeat(run.offsets[:-1], sizes)
+        if self.target == "score":
+            values = run.values
+        elif self.target == "rank":
+            values = (np.repeat(sizes, sizes) - place).astype(np.float64)
+        else:
+            values = 1.0 / (place + 1)
+        return Qrels(run.queries, run.docs, run.offsets, run.columns, values)
 
-    def pairs(self, query_rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every known target among some queries and some documents (either may hold repeats).
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        return values if self.grade is None else np.full(len(values), float(self.grade))
 
-        Returns:
-            (position in `query_rows` int64 [k], position in `columns` int64 [k], target float64 [k])
-        """
-        query_rows, columns = np.asarray(query_rows, np.int64), np.asarray(columns, np.int64)
-        begins, sizes = self.table.offsets[query_rows], np.diff(self.table.offsets)[query_rows]
-        ends = np.cumsum(sizes)
-        source = np.repeat(begins - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
-        of_query = np.repeat(np.arange(len(query_rows)), sizes)
-        order = np.argsort(columns, kind="stable")
-        low = np.searchsorted(columns[order], self.table.columns[source], side="left")
-        high = np.searchsorted(columns[order], self.table.columns[source], side="right")
-        times = high - low
-        within = np.arange(int(times.sum())) - np.repeat(np.cumsum(times) - times, times)
-        positions = order[np.repeat(low, times) + within]
-        return np.repeat(of_query, times), positions, np.repeat(self.table.values[source], times)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of all queries, documents and targets."""
-        digest = xxhash.xxh3_128()
-        for names in (self.table.queries, self.table.docs):
-            encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-            digest.update(np.array([len(encoded), *map(len, encoded)], "<i8").tobytes())
-            digest.update(b"".join(encoded))
-        for array, dtype in ((self.table.offsets, "<i8"), (self.table.columns, "<i4"), (self.table.values, "<f8")):
-            digest.update(np.ascontiguousarray(array, dtype).tobytes())
-        return digest.hexdigest()
+@dataclass(frozen=True)
+class Triples(Source):
+    """Query, relevant document, other document: the one has target 1, the other 0.
+
+    Which documents stood together is not kept: a query's lists mix all of its documents.
+
+    Args:
+        dataset: folder or hub id.
+        triples: a file of three ids a line, separated by tabs or spaces.
+        queries: a file of query ids (the first column, or JSON lines), or a part of the queries, e.g. 0.1.
+        keep: which documents of each query may be chosen, e.g. ``{top: 4}``.
+        namespace: stands before its document ids: equal ids of different corpora stay apart.
+        query_namespace: the same for its query ids.
+    """
+
+    dataset: str
+    triples: str
+    queries: str | float | None = None
+    keep: Keep | None = None
+    namespace: str | None = None
+    query_namespace: str | None = None
+
+    def __post_init__(self) -> None:
+        _check(self, "triples")
+
+    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+        path = Path(self.triples)
+        return dataset.checked(read_triples(path, reading), path, reading=reading)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +23,15 @@ class TextSequence(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, row: int, /) -> str: ...
+
+
+class TokenRows(Protocol):
+    """Texts as token ids by row, wherever they lie."""
+
+    @property
+    def lengths(self) -> np.ndarray: ...
+    def __len__(self) -> int: ...
+    def take(self, rows: np.ndarray) -> Texts: ...
 
 
 class TokenStore:
@@ -91,6 +100,35 @@ class TokenStore:
 
         values, offsets = self._rows.take(np.asarray(rows, np.int64))
         return Texts(torch.from_numpy(values.astype(np.int64)), torch.from_numpy(offsets))
+
+
+class TokenStores:
+    """Token stores side by side: the rows of the first, then those of the next; each stays where it is mapped."""
+
+    def __init__(self, stores: Sequence[TokenStore]) -> None:
+        self._stores = tuple(stores)
+        self._begins = np.cumsum([0, *map(len, self._stores)])
+
+    def __len__(self) -> int:
+        return int(self._begins[-1])
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row (int64 [n])."""
+        return np.concatenate([store.lengths for store in self._stores])
+
+    def take(self, rows: np.ndarray) -> Texts:
+        """The given rows, in that order (values and offsets int64)."""
+        import torch
+
+        rows = np.asarray(rows, np.int64)
+        of = np.searchsorted(self._begins, rows, side="right") - 1
+        parts = [store.take(rows[of == i] - self._begins[i]) for i, store in enumerate(self._stores)]
+        lengths = torch.cat([part.lengths for part in parts])
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        place = np.empty(len(rows), np.int64)
+        place[np.argsort(of, kind="stable")] = np.arange(len(rows))
+        return Texts(torch.cat([part.values for part in parts]), offsets).take(torch.from_numpy(place))
 
 
 def _checked(texts: Texts, rows: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import api, assemble, recipe
 from ..console import out, out_json
-from ..data import Dataset, Reading, dataset_of
+from ..data import Dataset, Reading, Supervision
 from ..errors import UsageError
 from ..outputs import command
 from ..plan import Recipe
@@ -104,9 +104,8 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
     Pipeline(plan, folder=Path(given.folder) if given.folder else None, reading=reading).check()
     facts: list[dict[str, Any]] = []
     for number, stage in enumerate(plan.stages, start=1):
-        dataset = Dataset.open(dataset_of(stage.data), reading=reading)
-        qrels = assemble.training_qrels(dataset, stage.data)
-        facts.append({"stage": number, "queries": len(qrels.queries), "judgements": len(qrels)})
+        found = Supervision.open(assemble.open_mixture(stage.data, reading=reading), stage.data)
+        facts.append({"stage": number, "queries": len(found), "judgements": len(found.table)})
     for evaluation in plan.evaluate:
         dataset = Dataset.open(evaluation.dataset, reading=reading)
         qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from .. import assemble, teaching
 from ..console import out
-from ..data import Dataset, Reading, read_qrels, read_run, write_run
+from ..data import Dataset, Mixture, Reading, read_qrels, read_run, write_run
 from ..errors import DataError
 from ..outputs import new_file
 
@@ -25,7 +25,9 @@ def score(given: Namespace) -> None:
     dataset = assemble.open_dataset(given.data, reading=Reading(lenient=given.lenient))
     pairs, device = _pairs(given.pairs, dataset), assemble.pick_device(given.device)
     with ExitStack() as held:
-        teachers = [held.enter_context(teaching.live(load(name, device=device), dataset)) for name in given.model]
+        teachers = [
+            held.enter_context(teaching.live(load(name, device=device), Mixture.of(dataset))) for name in given.model
+        ]
         scores = teaching.score_pairs(teachers[0] if len(teachers) == 1 else Mean(teachers), pairs)
     write_run(path, scores, tag="teacher")
     out(f"scores: {given.out}  ({len(scores.queries):,} queries, {len(scores):,} pairs)")

@@ -110,7 +110,7 @@ def mine(given: Namespace) -> None:
 
 
 def _mine(given: Namespace, path: Path, dataset: Dataset, known: Qrels, spec: Mine) -> None:
-    from ..pipeline import NO_NEGATIVES
+    from ..mining import NO_NEGATIVES
     from ..search import mine
 
     found, positives = _candidates(given, dataset, known, spec.needs_positive_scores)

@@ -1,0 +1,92 @@
+"""Readers of teacher scores, of triples, and of files that list query ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..types import Qrels
+from ._fields import NUMBER, check_id
+from ._json import read_jsonl
+from ._lines import kind_of, read_lines
+from ._tables import DOC_NAMES, GRADE_NAMES, QUERY_NAMES, TREC_RUN, Dialect, Table
+from ._texts import looks_like_json, position
+from .policy import Reading
+
+_SCORES = (
+    "3 (query, document, score), 5 (score of the relevant document, score of the other, query, relevant, other) "
+    "or 6 (TREC run)"
+)
+_TRIPLES = "3 (query, relevant document, other document)"
+_ONE_PAIR = Dialect(None, 5, 2, 3, 0)
+_PAIRS = _ONE_PAIR._replace(also=(_ONE_PAIR._replace(doc=4, value=1),))
+
+
+def read_scores(path: Path, reading: Reading | None = None) -> Qrels:
+    """Scores of (query, document) pairs, values higher is better, not necessarily above 0.
+
+    The formats: three columns (query, document, score), the five of matchmaker (pos_score neg_score qid pos_id neg_id),
+    a TREC run, or JSON lines and Parquet with the names of qrels. A pair may be scored again, by the same up to 1 %:
+    the highest counts.
+
+    Raises:
+        DataError: a problem of policy.py.
+    """
+    table = Table(Path(path), reading or Reading(), grades=False, repeats=True)
+    table.read(_scores_dialect, _SCORES)
+    return table.build(Qrels)
+
+
+def read_triples(path: Path, reading: Reading | None = None) -> Qrels:
+    """Triples (query, relevant, other) as grades: 1 for the one, 0 for the other; a pair may occur again.
+
+    Raises:
+        DataError: a problem of policy.py, such as a document that is both for one query.
+    """
+    table = Table(Path(path), reading or Reading(), grades=True, repeats=True)
+    table.read_text(_triples_dialect, _TRIPLES)
+    return table.build(Qrels)
+
+
+def read_ids(path: Path, reading: Reading) -> set[str]:
+    """The ids that a file lists: of JSON lines the id field, else the first column, with or without a header.
+
+    Raises:
+        DataError: a problem of policy.py.
+    """
+    found: set[str] = set()
+    suffix, names = kind_of(path), ("_id", "id", *QUERY_NAMES)
+    if suffix in (".jsonl", ".ndjson", ".json") or (suffix not in (".tsv", ".txt") and looks_like_json(path, reading)):
+        ids = ((number, next((row[n] for n in names if n in row), None)) for number, row in read_jsonl(path, reading))
+    else:
+        rows = ((number, line.split("\t")[0].split()[0]) for number, line in read_lines(path, reading) if line.split())
+        ids = ((number, name) for at, (number, name) in enumerate(rows) if at or name not in names)
+    for number, name in ids:
+        checked = check_id(name, "query id", f"{path}:{number}", reading)
+        if checked is not None:
+            found.add(checked)
+    if not found:
+        reading.problem("empty file", "holds no id", where=path, fix="write one query id a line")
+    return found
+
+
+def _scores_dialect(line: str) -> Dialect | None:
+    separator = "\t" if "\t" in line else None
+    fields = line.split(separator)
+    query, doc, value = (position(fields, names) for names in (QUERY_NAMES, DOC_NAMES, GRADE_NAMES))
+    if query is not None and doc is not None and value is not None:
+        return Dialect(separator, len(fields), query, doc, value, header=True)
+    if len(fields) == 3:
+        return Dialect(separator, 3, 0, 1, 2)
+    words = line.split()
+    if len(words) == 5 and all(map(NUMBER.fullmatch, words[:2])):
+        return _PAIRS
+    return TREC_RUN if len(words) == 6 else None
+
+
+def _triples_dialect(line: str) -> Dialect | None:
+    separator = "\t" if "\t" in line else None
+    fields = line.split(separator)
+    if len(fields) != 3:
+        return None
+    one = Dialect(separator, 3, 0, 1, None, header=fields[0] in QUERY_NAMES, constant=1.0)
+    return one._replace(also=(one._replace(doc=2, constant=0.0),))

@@ -1,0 +1,236 @@
+"""The merged targets of a stage: what each query knows, and which of its documents an epoch may choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import xxhash
+
+from ..errors import RecipeError
+from ..randomness import generator
+from ..types import Candidates, Qrels, picked
+
+if TYPE_CHECKING:
+    from .mixture import Mixture
+    from .policy import Reading
+    from .sources import Source
+
+
+class Supply(NamedTuple):
+    """What one source gives to the merge.
+
+    Attributes:
+        kept: the rows that may be chosen (bool [n]); None: all. The others are known, and no more.
+        draw: of the kept rows, how many a query may choose from in one epoch; None: all.
+        graded: whether a target of 0 or below means not relevant.
+    """
+
+    table: Qrels
+    kept: np.ndarray | None = None
+    draw: int | None = None
+    graded: bool = True
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Rows of which an epoch draws `size` a query: ``rows[offsets[i]:offsets[i + 1]]`` are those of query i."""
+
+    source: int  # its number in the stage
+    size: int
+    offsets: np.ndarray  # int64 [queries + 1]
+    rows: np.ndarray  # int64 [n], rows of the merged table, ascending within a query
+
+    def of(self, query_row: int, query: str, seed: int, epoch: int) -> np.ndarray:
+        """The rows that one epoch draws for one query: without replacement, all where there are no more."""
+        rows = self.rows[self.offsets[query_row] : self.offsets[query_row + 1]]
+        if len(rows) <= self.size:
+            return rows
+        return generator(seed, "keep", self.source, epoch, query).choice(rows, self.size, replace=False)
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The merged targets of all queries that have something to learn from; immutable, so threads may share it.
+
+    Queries and documents are sorted by id: the order of lines in a file changes nothing downstream, but for `first`
+    of `Keep`. A pair's target is the one of the last source that names it, whether that source drew it or not.
+
+    Attributes:
+        table: query x document -> target: all that is known, and so what never counts as a negative.
+        dropped: queries left out because no document of theirs that may be chosen has a target above 0.
+        always: the rows of `table` that may be chosen in every epoch (bool [n]); None: all.
+        draws: the rows that may be chosen in the epochs that draw them.
+    """
+
+    table: Qrels
+    dropped: int
+    always: np.ndarray | None = None
+    draws: tuple[Draw, ...] = ()
+
+    @classmethod
+    def open(cls, mixture: Mixture, sources: Sequence[Source], *, reading: Reading | None = None) -> Supervision:
+        """Read and merge the sources; documents that a corpus lacks are not trained on.
+
+        Raises:
+            RecipeError: nothing to learn from remains.
+            DataError: a problem of policy.py, or one id that stands for two texts.
+        """
+        supervision = cls.of([mixture.supply(source, reading=reading) for source in sources])
+        if not len(supervision.queries):
+            raise RecipeError(
+                f"no query has a document with a target above 0 ({supervision.dropped} queries have none)",
+                where="data", fix="check split, min_grade, grade and keep: a grade of 0 means not relevant",
+            )  # fmt: skip
+        mixture.check(supervision.table)
+        return supervision
+
+    @classmethod
+    def merge(cls, tables: Sequence[Qrels]) -> Supervision:
+        """One table of several: for the same query and document the last table's target counts."""
+        return cls.of([Supply(table) for table in tables])
+
+    @classmethod
+    def of(cls, supplies: Sequence[Supply]) -> Supervision:
+        """The merge of what sources give, the later winning."""
+        queries, docs, (q, d, v) = _stacked([supply.table for supply in supplies])
+        pairs = q * max(len(docs), 1) + d
+        order = np.argsort(pairs, kind="stable")
+        new = np.append(True, np.diff(pairs[order]) != 0)[: len(order)]
+        last = np.append(new[1:], True)[: len(order)]
+        place = np.empty(len(order), np.int64)  # input row -> merged row
+        place[order] = np.cumsum(new) - 1
+        rows, cols = np.divmod(pairs[order][last], max(len(docs), 1))
+        values = v[order][last]
+
+        begins = np.cumsum([0, *(len(supply.table) for supply in supplies)])
+        spans = [place[a:b] for a, b in pairwise(begins)]
+        chosen = [span if s.kept is None else span[s.kept] for span, s in zip(spans, supplies)]
+        always, possible, ungraded = (np.zeros(len(values), bool) for _ in range(3))
+        for span, own, supply in zip(spans, chosen, supplies):
+            possible[own] = True
+            ungraded[span] = not supply.graded
+            if supply.draw is None:
+                always[own] = True
+
+        useful = np.bincount(rows[possible & ((values > 0) | ungraded)], minlength=len(queries)) > 0
+        kept = useful[rows]
+        used_docs, cols = np.unique(cols[kept], return_inverse=True)
+        merged = Qrels(
+            tuple(picked(queries, np.flatnonzero(useful))),
+            tuple(picked(docs, used_docs)),
+            _offsets(np.bincount(rows[kept], minlength=len(queries))[useful]),
+            cols.astype(np.int32),
+            values[kept],
+        )
+        row_now, query_now = np.cumsum(kept) - 1, np.cumsum(useful) - 1
+        draws = []
+        for number, (own, supply) in enumerate(zip(chosen, supplies)):
+            if supply.draw is not None:
+                own = np.sort(own[kept[own]])
+                sizes = np.bincount(query_now[rows[own]], minlength=len(merged.queries))
+                draws.append(Draw(number, supply.draw, _offsets(sizes), row_now[own]))
+        whole = bool(always[kept].all())
+        return cls(merged, int(np.sum(~useful)), None if whole else always[kept], () if whole else tuple(draws))
+
+    def __len__(self) -> int:
+        """How many queries."""
+        return len(self.table.queries)
+
+    @property
+    def queries(self) -> Sequence[str]:
+        return self.table.queries
+
+    @property
+    def docs(self) -> Sequence[str]:
+        """Every document that some query knows; the columns of `table` index these."""
+        return self.table.docs
+
+    def rows(self, query_row: int, *, seed: int = 0, epoch: int = 0) -> np.ndarray:
+        """The rows of `table` that one query may choose from in one epoch, ascending: a pure function (int64 [n])."""
+        begin, end = self.table.offsets[query_row : query_row + 2].tolist()
+        if self.always is None:
+            return np.arange(begin, end)
+        open_ = self.always[begin:end].copy()
+        for draw in self.draws:
+            open_[draw.of(query_row, self.table.queries[query_row], seed, epoch) - begin] = True
+        return begin + np.flatnonzero(open_)
+
+    def candidates(self, query_row: int, rows: np.ndarray | None = None) -> Candidates:
+        """Some rows of one query by id, as `rows` gives them; None: all that is known about it."""
+        table = self.table
+        span = slice(*table.offsets[query_row : query_row + 2].tolist()) if rows is None else rows
+        return Candidates(
+            table.queries[query_row], picked(table.docs, table.columns[span]), table.values[span].tolist()
+        )
+
+    @cached_property
+    def unsure(self) -> np.ndarray:
+        """The queries that may find themselves without any relevant document in some epoch (int64 [k])."""
+        relevant = self.table.values > 0
+        query = np.repeat(np.arange(len(self)), np.diff(self.table.offsets))
+        sure = np.bincount(query[relevant if self.always is None else relevant & self.always], minlength=len(self)) > 0
+        for draw in self.draws:
+            others = np.bincount(query[draw.rows[~relevant[draw.rows]]], minlength=len(self))
+            sure |= others < np.minimum(draw.size, np.diff(draw.offsets))
+        return np.flatnonzero(~sure)
+
+    def pairs(self, query_rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Every known target among some queries and some documents (either may hold repeats).
+
+        Returns:
+            (position in `query_rows` int64 [k], position in `columns` int64 [k], target float64 [k])
+        """
+        query_rows, columns = np.asarray(query_rows, np.int64), np.asarray(columns, np.int64)
+        begins, sizes = self.table.offsets[query_rows], np.diff(self.table.offsets)[query_rows]
+        ends = np.cumsum(sizes)
+        source = np.repeat(begins - (ends - sizes), sizes) + np.arange(int(sizes.sum()))
+        of_query = np.repeat(np.arange(len(query_rows)), sizes)
+        order = np.argsort(columns, kind="stable")
+        low = np.searchsorted(columns[order], self.table.columns[source], side="left")
+        high = np.searchsorted(columns[order], self.table.columns[source], side="right")
+        times = high - low
+        within = np.arange(int(times.sum())) - np.repeat(np.cumsum(times) - times, times)
+        positions = order[np.repeat(low, times) + within]
+        return np.repeat(of_query, times), positions, np.repeat(self.table.values[source], times)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all queries, documents and targets, and of what an epoch may choose from."""
+        digest = xxhash.xxh3_128()
+        for names in (self.table.queries, self.table.docs):
+            encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+            digest.update(np.array([len(encoded), *map(len, encoded)], "<i8").tobytes())
+            digest.update(b"".join(encoded))
+        for array, dtype in ((self.table.offsets, "<i8"), (self.table.columns, "<i4"), (self.table.values, "<f8")):
+            digest.update(np.ascontiguousarray(array, dtype).tobytes())
+        if self.always is not None:
+            digest.update(self.always.tobytes())
+        for draw in self.draws:
+            digest.update(np.array([draw.source, draw.size, len(draw.rows)], "<i8").tobytes())
+            digest.update(np.ascontiguousarray(draw.offsets, "<i8").tobytes())
+            digest.update(np.ascontiguousarray(draw.rows, "<i8").tobytes())
+        return digest.hexdigest()
+
+
+def _stacked(tables: Sequence[Qrels]) -> tuple[list[str], list[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Sorted query ids, sorted ids of the documents in use, and (query, document, value) of every row in turn."""
+    queries = sorted({query for table in tables for query in table.queries})
+    docs = sorted({doc for table in tables for doc in picked(table.docs, np.unique(table.columns))})
+    query_rows, columns = {q: i for i, q in enumerate(queries)}, {d: i for i, d in enumerate(docs)}
+    q, d, v = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
+    for table in tables:
+        own_rows = np.array([query_rows[x] for x in table.queries], np.int64)
+        own_columns = np.array([columns.get(x, -1) for x in table.docs], np.int64)  # -1: in no row
+        q.append(np.repeat(own_rows, np.diff(table.offsets)))
+        d.append(own_columns[table.columns])
+        v.append(table.values)
+    return queries, docs, (np.concatenate(q), np.concatenate(d), np.concatenate(v))
+
+
+def _offsets(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)]).astype(np.int64)

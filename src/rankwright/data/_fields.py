@@ -63,7 +63,7 @@ def check_empty(title: str, text: str, where: str, reading: Reading) -> None:
         reading.problem("empty text", "the text is empty", where=where, fix="remove the record or give it a text")
 
 
-def check_score(value: str, where: str, reading: Reading) -> float | None:
+def check_score(value: Any, where: str, reading: Reading) -> float | None:
     """A finite score, or None where lenient reading skips the row."""
     number = _number(value, where, reading)
     if number is None or math.isfinite(number):

@@ -156,7 +156,9 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
 def _converting(verbs: argparse._SubParsersAction) -> None:
     text = "training data from one layout to another, or another program's recipe to ours"
     verb = verbs.add_parser("convert", help=text, description=text)
-    verb.add_argument("source", nargs="+", metavar="SOURCE", help="file, folder, ir_datasets:ID; or: recipe FILE")
+    verb.add_argument(
+        "source", nargs="+", metavar="SOURCE", help="file, folder, ir_datasets:ID; or: recipe FILE [FILE ...]"
+    )
     verb.add_argument("--to", default="beir", help="layout to write (default: beir); docs/data.md has the table")
     verb.add_argument("--from", dest="dialect", help="layout of the source (default: told from its first record)")
     verb.add_argument("--out", required=True, help="folder to make; of a recipe the YAML file to write")

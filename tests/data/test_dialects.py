@@ -1,10 +1,12 @@
-"""Dialects of training data: what each file of a few lines becomes, how they are told apart, and round trips."""
+"""Dialects of training data: what each file of a few lines becomes, how they are told apart, round trips, damage."""
 
 # ruff: noqa: E501 - one case a line
 
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from collections import namedtuple
 from collections.abc import Iterable, Mapping
@@ -16,10 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from rankwright import storage
 from rankwright.data import Dataset, Reading
 from rankwright.data.dialects import DIALECTS, WRITERS, content_id, convert, detect, read_scores
+from rankwright.data.policy import POLICIES
 from rankwright.errors import DataError, UsageError
 
 
@@ -455,3 +460,79 @@ def test_many_ids_are_remembered_with_their_content() -> None:
     assert len(seen) == 5000
     assert np.all([key in seen for key in keys])
     assert "e1" not in seen
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+EXAMPLES = {case.dialect: name for name, case in reversed(CASES.items())}  # the first of each dialect
+PIECES = [
+    b"\t",
+    b"\n",
+    b"\r",
+    b"\0",
+    b"\xff",
+    b'"',
+    b"\\",
+    b"{",
+    b"]",
+    b"[",
+    b",",
+    b"null",
+    b"NaN",
+    b"1e999",
+    b"-",
+    b"[" * 3000,
+    b"\\ud800",
+]
+PIECES += [b"9" * 5000, b"true", b'"text": 3, ', b"  ", b"\xef\xbb\xbf", b"10", b"anchor", b""]
+EDITS = st.lists(
+    st.tuples(st.integers(0, 10**6), st.integers(0, 9), st.sampled_from(PIECES) | st.binary(max_size=4)), max_size=4
+)
+
+
+def _damaged(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """Each edit cuts some bytes out and puts a piece in their place; 9 cuts the rest of the file off."""
+    for at, cut, piece in edits:
+        at %= len(data) + 1
+        data = data[:at] + piece + (b"" if cut == 9 else data[at + cut :])
+    return data
+
+
+def _attempt(source: Path, dialect: str, out: Path, reading: Reading) -> DataError | None:
+    """The only failure allowed is a data error that names a file here, with sentence and fix; then nothing is left."""
+    try:
+        convert(source, out, dialect=dialect, reading=reading)
+    except DataError as caught:
+        error = caught
+    else:
+        dataset = Dataset.open(out, reading=Reading(lenient=reading.lenient), cache=out / "cache")
+        assert all(len(dataset.qrels(split)) or reading.lenient for split in dataset.splits)
+        shutil.rmtree(out)
+        return None
+    folder = source if source.is_dir() else source.parent
+    assert re.fullmatch(re.escape(str(folder)) + r"(/[^:]+)?(:\d+)?", error.where or "")
+    assert error.fix
+    assert 0 < len(error.what) < 600
+    assert str(error).encode()
+    assert [p.name for p in out.parent.iterdir()] == ["in"]
+    return error
+
+
+@pytest.mark.parametrize("dialect", EXAMPLES)
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(edits=EDITS, which=st.integers(0, 9), noise=st.binary(max_size=80))
+def test_damaged_files(dialect: str, edits: list[Any], which: int, noise: bytes, tmp_path: Path) -> None:
+    case = CASES[EXAMPLES[dialect]]
+    folder, source = place(case.files, tmp_path / "in"), tmp_path / "in" / case.source
+    victim = folder / sorted(case.files)[which % len(case.files)]
+    victim.write_bytes(_damaged(victim.read_bytes(), edits) if edits else noise)
+    lenient = Reading(lenient=True)
+    strictly = _attempt(source, dialect, tmp_path / "out", Reading())
+    kindly = _attempt(source, dialect, tmp_path / "out", lenient)
+    assert strictly or not (kindly or lenient.counts)  # lenient is never stricter, and counts nothing in sound data
+    assert lenient.counts.keys() <= POLICIES.keys()
+    assert {reader.sniff(source) for reader in DIALECTS.values()} <= {True, False}
+
+
+def test_every_layout_of_files_is_damaged() -> None:
+    assert EXAMPLES.keys() == DIALECTS.keys() - {"ir_datasets"}

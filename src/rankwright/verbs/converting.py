@@ -12,8 +12,8 @@ from ..outputs import command, new_folder
 
 
 def convert(given: Namespace) -> None:
-    if given.source[0] == "recipe" and len(given.source) == 2:
-        return _recipe(Path(given.source[1]), given)
+    if given.source[0] == "recipe" and len(given.source) > 1:
+        return _recipe(given)
     if len(given.source) != 1:
         what = f"one source at a time, got {len(given.source)}: {' '.join(given.source)}"
         raise UsageError(
@@ -41,14 +41,14 @@ def convert(given: Namespace) -> None:
     return out(f"next: {after}")
 
 
-def _recipe(path: Path, given: Namespace) -> None:
+def _recipe(given: Namespace) -> None:
     from .. import storage
     from ..translation import translate
 
     target = Path(given.out)
     if target.suffix not in (".yaml", ".yml") or target.is_dir():
         raise UsageError("a recipe is written here", where=given.out, fix="name a YAML file, e.g. --out recipe.yaml")
-    made = translate(path)
+    made = translate(given.source[1:])
     storage.write_text(target, made.text)
     if given.json:
         return out_json({"recipe": str(target), "from": made.program, "unmapped": made.unmapped})

@@ -519,7 +519,7 @@ def _attempt(source: Path, dialect: str, out: Path, reading: Reading) -> DataErr
 
 
 @pytest.mark.parametrize("dialect", EXAMPLES)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(edits=EDITS, which=st.integers(0, 9), noise=st.binary(max_size=80))
 def test_damaged_files(dialect: str, edits: list[Any], which: int, noise: bytes, tmp_path: Path) -> None:
     case = CASES[EXAMPLES[dialect]]

@@ -36,7 +36,7 @@ LOWER = {"data", "models", "losses", "evaluation"}
 UPPER = {"training", "search"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
-    {"console", "ledger", "outputs", "plan"},
+    {"console", "ledger", "outputs", "plan", "translation"},
     {"assemble", "loading", "mining", "naming", "pipeline", "teaching"},
     {"doctor", "reporting"},
     {"api"},

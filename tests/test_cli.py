@@ -216,6 +216,10 @@ def test_report_can_be_written_again(recipe: Path, capsys):
         (4, ["show", "MODEL"]),
         (2, ["report", "DATA"]),
         (2, ["run", "RECIPE", "--folder", "tiny.yaml"]),
+        (3, ["convert", "absent.jsonl", "--out", "c"]),
+        (2, ["convert", "DATA", "--to", "dpr", "--out", "c"]),
+        (2, ["convert", "DATA", "--out", "tiny.yaml"]),
+        (2, ["convert", "recipe", "RECIPE", "--out", "r.yaml"]),
     ],
 )
 def test_errors_have_exit_codes_and_leave_nothing(
@@ -254,6 +258,8 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("show", "runs/tiny"), ("show", "runs/tiny/model"), ("show", "v"), ("show", "bm25"), ("schema",),
         ("doctor", data), ("check-gradients", str(recipe), "--queries", "3"), ("export", model, "--out", "m"),
         ("export", model, "--verify"), ("topics", data, "--model", model, "--topics", "2", "--out", "t.tsv"),
+        ("convert", data, "--to", "tevatron", "--out", "t"),
+        ("convert", "t", "--out", "c"),
     )  # fmt: skip
     for words in lines:
         main([*words])

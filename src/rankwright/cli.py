@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"rankwright {__version__}")
     verbs = root.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for add in (_running, _searching, _clustering, _teaching, _evaluating, _looking):
+    for add in (_running, _searching, _clustering, _teaching, _evaluating, _converting, _looking):
         add(verbs)
     for verb in verbs.choices.values():
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -183,6 +183,21 @@ def _looking(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("overrides", nargs="*", metavar="key=value")
     verb.add_argument("--queries", type=int, default=8, help="size of the batch")
     verb.add_argument("--float32", action="store_true", help="in float32 instead of float64")
+    _common(verb, "json", "lenient")
+
+
+def _converting(verbs: argparse._SubParsersAction) -> None:
+    text = "training data from one layout to another, or another program's recipe to ours"
+    verb = verbs.add_parser("convert", help=text, description=text)
+    verb.add_argument(
+        "source", nargs="+", metavar="SOURCE", help="file, folder, ir_datasets:ID; or: recipe FILE [FILE ...]"
+    )
+    verb.add_argument("--to", default="beir", help="layout to write (default: beir); docs/data.md has the table")
+    verb.add_argument("--from", dest="dialect", help="layout of the source (default: told from its first record)")
+    verb.add_argument("--out", required=True, help="folder to make; of a recipe the YAML file to write")
+    verb.add_argument("--split", default="train", help="of judgements whose file names none")
+    verb.add_argument("--corpus", help="documents by id, where the source names ids only")
+    verb.add_argument("--queries", help="queries by id, likewise")
     _common(verb, "json", "lenient")
 
 

@@ -21,7 +21,7 @@ from ._fields import Slot
 from ._yaml import Node
 from .errors import RankwrightError, RecipeError
 
-__all__ = ["Slot", "build", "dump", "load", "loads", "plain", "schema"]
+__all__ = ["Slot", "build", "dump", "emit", "load", "loads", "plain", "read_plain", "schema"]
 
 T = TypeVar("T")
 
@@ -58,6 +58,15 @@ def build(cls: type[T], value: Any, *, name: str = "recipe") -> T:
         RecipeError: with the dotted path and what would fit.
     """
     return _dataclass(cls, _yaml.wrap(value, name), "")
+
+
+def read_plain(path: str | Path) -> Any:
+    """Any YAML or JSON file as dicts, lists and scalars, under the rules for recipes.
+
+    Raises:
+        RecipeError: with ``file:line``.
+    """
+    return _yaml.plain(_yaml.parse(_yaml.read(Path(path)), str(path)))
 
 
 def _error(node: Node, path: str, what: str, fix: str | None = None) -> RecipeError:
@@ -303,6 +312,11 @@ def _import(name: str, node: Node, path: str) -> Any:
 def dump(obj: Any) -> str:
     """The resolved recipe (every field, defaults included) as YAML that `loads` reads back to an equal object."""
     return _yaml.emit(plain(obj))
+
+
+def emit(value: Any) -> str:
+    """Plain data as YAML that `read_plain` reads back to an equal value."""
+    return _yaml.emit(value)
 
 
 def plain(obj: Any) -> dict[str, Any]:

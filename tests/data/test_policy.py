@@ -14,10 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from rankwright.data import _lines
+from rankwright.data.dialects._records import records
+from rankwright.data.dialects.trove import SyDir
 from rankwright.data.formats import read_corpus, read_qrels, read_queries, read_run
 from rankwright.data.policy import POLICIES, Reading, policy_table, shown
 from rankwright.data.scores import read_scores
 from rankwright.errors import DataError
+from rankwright.types import Document
 
 LARGEST = 1.7976931348623157e308
 GOOD = '{"_id": "d1", "title": "", "text": "one"}\n'
@@ -39,6 +42,14 @@ def _qrels(path: Path, reading: Reading) -> dict[str, dict[str, float]]:
 
 def _scores(path: Path, reading: Reading) -> dict[str, dict[str, float]]:
     return read_scores(path, reading).to_dict()
+
+
+def _csv(path: Path, reading: Reading) -> list[dict[str, Any]]:
+    return [record for _, record in records(path, reading)]
+
+
+def _synthetic(path: Path, reading: Reading) -> list[str]:
+    return [item.id for _, item in SyDir().read(path, reading) if isinstance(item, Document)]
 
 
 def _run(path: Path, reading: Reading) -> dict[str, dict[str, float]]:
@@ -76,6 +87,9 @@ CASES: list[tuple[str, Any, str, str | bytes | None, int | None, Any, int]] = [
     ("empty file", _qrels, "q.tsv", "query-id\tcorpus-id\tscore\n", None, {}, 1),
     ("empty file", _run, "r.trec", "", None, {}, 1),
     ("empty file", _corpus, "corpus.parquet", _parquet(id=pa.array([], "string"), text=pa.array([], "string")), None, [], 1),
+    ("malformed CSV", _csv, "t.csv", 'a,b\n1,"2"3\n4,5\n', 2, [{"a": "4", "b": "5"}], 1),
+    ("malformed CSV", _csv, "t.csv", "a,a\n1,2\n", 1, [{"a": "2"}], 1),
+    ("id without grade", _synthetic, "c.jsonl", '{"_id": "q_l_1_d_2", "text": "x"}\n{"_id": "q", "text": "y"}\n', None, ["q_l_1_d_2"], 1),
     ("long line", _corpus, "corpus.jsonl", GOOD + '{"_id": "d2", "text": "' + "x" * 1000 + '"}\n', 2, None, 0),
     ("long line", _run, "r.trec", "q1 Q0 d1 1 " + "1" * 1000, 1, None, 0),
     ("invalid UTF-8", _corpus, "corpus.jsonl", GOOD.encode() + b'{"_id": "d2", "text": "t\xffo"}', 2, [*ONE, ("d2", "", "t\ufffdo")], 1),

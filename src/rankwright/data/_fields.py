@@ -64,7 +64,7 @@ def check_empty(title: str, text: str, where: str, reading: Reading) -> None:
 
 
 def check_score(value: Any, where: str, reading: Reading) -> float | None:
-    """A finite score, or None where lenient reading skips the row. `value` is text, int or float."""
+    """A finite score, or None where lenient reading skips the row."""
     number = _number(value, where, reading)
     if number is None or math.isfinite(number):
         return number

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,29 @@ def read_lines(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
         for number, line in enumerate(decode_block(raw, first, path, reading), start=first):
             if line and not line.isspace():
                 yield number, line
+
+
+def read_text_chunks(path: Path, reading: Reading) -> Iterator[str]:
+    """The file's text in pieces of about 1 MiB that end anywhere, for formats in which lines mean nothing.
+
+    Raises:
+        DataError: missing or damaged file; when strict: what is not UTF-8.
+    """
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    for number, chunk in enumerate(chain(_chunks(path, reading), [b""])):
+        signals.check()
+        chunk, state = chunk.removeprefix(BOM) if number == 0 else chunk, decoder.getstate()
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            at = line + error.object.count(b"\n", 0, error.start)
+            what = f"not UTF-8: {shown(error.object[error.start : error.start + 8])}"
+            reading.problem("invalid UTF-8", what, where=f"{path}:{at}", fix="save the file as UTF-8")
+            decoder = codecs.getincrementaldecoder("utf-8")("replace")
+            decoder.setstate(state)
+            text = decoder.decode(chunk, final=not chunk)
+        line += text.count("\n")
+        yield text
 
 
 def _chunks(path: Path, reading: Reading) -> Iterator[bytes]:

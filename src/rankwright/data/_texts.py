@@ -12,7 +12,7 @@ from ._lines import COMPRESSED, input_errors, kind_of, read_lines
 from .policy import Reading, shown
 
 ID_NAMES = ("_id", "id", "docid", "doc_id", "pid", "qid", "query_id")
-TEXT_NAMES = ("text", "contents")
+TEXT_NAMES = ("text", "contents", "document_text", "query_text")
 _BATCH = 1024
 
 Row = tuple[int, Any, Any, Any]  # record number, id, title, text as they stand in the file

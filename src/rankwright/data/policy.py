@@ -46,6 +46,10 @@ POLICIES: dict[str, Policy] = {
     "huge integer": Policy(_JSON, "an integer of more than 4,300 digits", "error", _SKIPPED),
     "NaN in JSON": Policy(_JSON, "`NaN`, `Infinity` or `1e999`", "error", "kept; the rule of its field decides"),
     "duplicate JSON key": Policy(_JSON, "the same key twice in one object", "error", "the last one counts"),
+    "malformed CSV": Policy("CSV", "quotation marks that do not pair, a column name twice", "error", _SKIPPED),
+    "id without grade": Policy(
+        "synthetic corpora", "an id that is not `<query>_l_<level>_d_<number>`", "error", _SKIPPED
+    ),
     "unknown field": Policy("JSONL, Parquet", "fields beyond the ones needed are not read", _OK, _OK),
     "missing title": Policy(_TEXTS, "absent or null: the title is empty", _OK, _OK),
     "missing field": Policy("JSONL, Parquet", "a needed field is absent or null", "error", _SKIPPED),

@@ -1,6 +1,7 @@
 """What each verb of the command line does; every one ends by saying where its result is and what to run next."""
 
 from .clustering import topics
+from .converting import convert
 from .judging import evaluate, fuse
 from .looking import check_gradients, doctor, export, schema, show
 from .recipes import quickstart, report, run, train
@@ -8,6 +9,6 @@ from .scoring import score
 from .searching import encode, index, mine, search
 
 __all__ = [
-    "check_gradients", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine", "quickstart",
-    "report", "run", "schema", "score", "search", "show", "topics", "train",
+    "check_gradients", "convert", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine",
+    "quickstart", "report", "run", "schema", "score", "search", "show", "topics", "train",
 ]  # fmt: skip

@@ -1,0 +1,190 @@
+"""Dialects of training data: what other libraries train from, read as one stream and written as any of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from ... import storage
+from ...errors import DataError, UsageError
+from ..policy import Reading
+from ._collecting import write_beir
+from ._items import SCORES, Dialect, Judgement, Query, Score, Stream, content_id, read_text_file, text_files
+from ._writing import WRITERS, Collection, read_scores
+from .colbert import ColBERT
+from .dpr import DPR
+from .flagembedding import FlagEmbedding
+from .irds import PREFIX, IrDatasets
+from .matchmaker import Matchmaker, MatchmakerTexts
+from .msmarco import MSMarco
+from .sentence_transformers import SentenceTransformers
+from .tevatron import Tevatron, TevatronIds
+from .trove import SyDir, Trove
+
+__all__ = [
+    "BEIR",
+    "DIALECTS",
+    "WRITERS",
+    "Collection",
+    "Converted",
+    "Dialect",
+    "Judgement",
+    "Query",
+    "Score",
+    "Stream",
+    "content_id",
+    "convert",
+    "detect",
+    "read",
+    "read_scores",
+]  # fmt: skip
+
+_READERS: tuple[Dialect, ...] = (
+    Trove(), SyDir(), Tevatron(), TevatronIds(), DPR(), FlagEmbedding(), SentenceTransformers(), MSMarco(), ColBERT(),
+    Matchmaker(), MatchmakerTexts(), IrDatasets(),
+)  # fmt: skip
+DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _READERS}
+BEIR = "beir"  # folders that `Dataset` opens as they are
+
+
+class Converted(NamedTuple):
+    """What `convert` did: from which dialect, and how much of what."""
+
+    dialect: str
+    folder: Path
+    counts: dict[str, int]
+
+
+def detect(source: str | Path) -> str:
+    """The name of the dialect that a file, a folder or an id is in, by its layout and its first record.
+
+    Raises:
+        DataError: there is nothing of this name, or it looks like none of them or like several.
+    """
+    path = Path(source)
+    if str(source).startswith(PREFIX):
+        return IrDatasets.name
+    if str(source).startswith("bundled:") or _is_beir(path):
+        return BEIR
+    if not path.exists():
+        siblings = [str(other) for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        close = difflib.get_close_matches(str(path), siblings, 1)
+        fix = f"did you mean '{close[0]}'?" if close else f"give a file, a folder, or {PREFIX}<id>"
+        raise DataError("there is no such file or folder", where=path, fix=fix)
+    fitting = [dialect.name for dialect in _READERS if dialect.sniff(path)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        what = f"looks like {' and like '.join(fitting)}"
+        raise DataError(what, where=path, fix=f"say which: --from {fitting[0]}")
+    known = "; ".join(f"{dialect.name}: {dialect.layout}" for dialect in _READERS)
+    raise DataError("looks like no dialect of training data", where=path, fix=f"name one by --from; known are {known}")
+
+
+def _is_beir(path: Path) -> bool:
+    return (path / "qrels").is_dir() and all(text_files(path, role) for role in ("corpus", "queries"))
+
+
+def read(
+    source: str | Path,
+    dialect: str,
+    reading: Reading | None = None,
+    *,
+    corpus: str | Path | None = None,
+    queries: str | Path | None = None,
+) -> Stream:
+    """Everything in `source` as a stream of (file:line, document, query, judgement or score).
+
+    Args:
+        dialect: a key of `DIALECTS`.
+        corpus: a file of documents by id (BEIR JSON lines, TSV or Parquet), for dialects that name ids only.
+        queries: a file of queries, likewise. What is not given is looked for beside the source.
+
+    Raises:
+        DataError: texts are missing; while iterating, a problem of policy.py.
+    """
+    path, reading, reader = Path(source), reading or Reading(), DIALECTS[dialect]
+    for role, given in (("corpus", corpus), ("queries", queries)):
+        beside = path.is_dir() or role in reader.separate  # what lies in a folder belongs to it
+        files = [Path(given)] if given else text_files(path, role) if beside else []
+        if role in reader.separate and not files:
+            what = f"{dialect} names the {'documents' if role == 'corpus' else role} by id, and no {role} file is there"
+            raise DataError(what, where=path, fix=f"give it: --{role} FILE (JSON lines, TSV or Parquet)")
+        for file in files:
+            yield from read_text_file(file, role, reading)
+    yield from reader.read(path, reading)
+    if (path / SCORES).is_file():
+        for query, docs, values in read_scores(path / SCORES, reading):
+            yield from ((str(path / SCORES), Score(query, doc, v)) for doc, v in zip(docs, values.tolist()))
+
+
+def convert(
+    source: str | Path,
+    out: str | Path,
+    *,
+    to: str = BEIR,
+    dialect: str | None = None,
+    split: str = "train",
+    corpus: str | Path | None = None,
+    queries: str | Path | None = None,
+    reading: Reading | None = None,
+) -> Converted:
+    """Write `source` to the folder `out` in another dialect; either all of it is there in the end, or nothing.
+
+    Args:
+        source: file, folder, ``bundled:`` name or ``ir_datasets:`` id.
+        to: a key of `WRITERS`.
+        dialect: of the source, a key of `DIALECTS` or "beir"; None: told from its first record.
+        split: of judgements whose file names none.
+        corpus, queries: as in `read`.
+
+    Raises:
+        UsageError: an unknown dialect, or something that is no artefact stands at `out`.
+        DataError: a problem of policy.py.
+    """
+    reading, out = reading or Reading(), Path(out)
+    for name, known in ((to, list(WRITERS)), (dialect or BEIR, [BEIR, *DIALECTS])):
+        if name not in known:
+            raise UsageError(f"'{name}' is no dialect here", fix=f"use one of {', '.join(known)}")
+    dialect = dialect or detect(source)
+    if dialect == BEIR:
+        data = Collection.open(source, reading)
+        counts = _counts(data)
+        with storage.publish(out, "dataset", meta={"source": str(source), "counts": counts}) as draft:
+            WRITERS[to](data, draft.path)
+        return Converted(dialect, out, counts)
+    stream = read(source, dialect, reading, corpus=corpus, queries=queries)
+    if to == BEIR:
+        with storage.publish(out, "dataset", meta={"source": str(source)}) as draft:
+            counts = write_beir(draft.path, stream, source=str(source), split=split, reading=reading)
+            draft.meta["counts"] = counts
+        return Converted(dialect, out, counts)
+    with storage.publish(out, "dataset", meta={"source": str(source)}) as draft, _staging(out) as stage:
+        with storage.publish(stage / "beir", "dataset") as inner:
+            counts = write_beir(inner.path, stream, source=str(source), split=split, reading=reading)
+        draft.meta["counts"] = counts
+        WRITERS[to](Collection.open(stage / "beir", reading, cache=stage / "cache"), draft.path)
+    return Converted(dialect, out, counts)
+
+
+@contextmanager
+def _staging(out: Path) -> Iterator[Path]:
+    """A folder beside `out` for the time of the block."""
+    stage = out.with_name(f".{out.name}.staging")
+    storage.remove_folder(stage)
+    try:
+        yield stage
+    finally:
+        storage.remove_folder(stage)
+
+
+def _counts(data: Collection) -> dict[str, int]:
+    dataset = data.dataset
+    judgements = sum(len(dataset.qrels(split)) for split in dataset.splits)
+    scores = 0 if data.scores is None else len(data.scores)
+    return {
+        "documents": len(dataset.corpus), "queries": len(dataset.queries), "judgements": judgements, "scores": scores,
+    }  # fmt: skip

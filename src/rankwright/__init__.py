@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     )
     from .evaluation import evaluate
     from .losses import InfoNCE, Loss
-    from .models import Dense, load
+    from .models import Dense, Late, load
     from .plan import Evaluation, Mining, Recipe, Stage, Term, Train, Validation
-    from .search import BM25, Exact, Mine, Vectors, encode, mine
+    from .search import BM25, Exact, LateIndex, Mine, TokenVectors, Vectors, encode, mine
     from .types import Candidates, Document, Example, Qrels, Run
 
 _HOMES = {
@@ -36,18 +36,18 @@ _HOMES = {
     ),
     "evaluation": ("evaluate",),
     "losses": ("InfoNCE", "Loss"),
-    "models": ("Dense", "load"),
+    "models": ("Dense", "Late", "load"),
     "plan": ("Evaluation", "Mining", "Recipe", "Stage", "Term", "Train", "Validation"),
-    "search": ("BM25", "Exact", "Mine", "Vectors", "encode", "mine"),
+    "search": ("BM25", "Exact", "LateIndex", "Mine", "TokenVectors", "Vectors", "encode", "mine"),
     "types": ("Candidates", "Document", "Example", "Qrels", "Run"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BM25", "ByDocument", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "InfoNCE",
-    "Judged", "Loss",
+    "Judged", "Late", "LateIndex", "Loss",
     "Mine", "Mining", "OneRelevant", "Qrels", "Random", "Recipe", "Result", "Run", "Shuffled", "Stage", "Term", "Top",
-    "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "load", "mine", "read_qrels", "read_run",
+    "TokenVectors", "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "load", "mine", "read_qrels", "read_run",
     "run", "train", "write_qrels", "write_run",
 ]  # fmt: skip
 

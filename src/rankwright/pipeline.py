@@ -17,7 +17,7 @@ from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
-from .search import BM25, Exact, LexicalIndex, Vectors, mine
+from .search import BM25, Exact, LateIndex, LexicalIndex, TokenVectors, Vectors, exact_index, mine
 from .training import distributed
 from .types import Precision, Qrels, Run
 
@@ -203,9 +203,9 @@ class Pipeline:
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
         return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{self._names[dataset.name]}", BM25())
 
-    def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors:
+    def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors | TokenVectors:
         folder = self.folder / "vectors" / f"{system}-{self._names[dataset.name]}"
-        made: list[Vectors] = []
+        made: list[Vectors | TokenVectors] = []
 
         def work() -> None:
             made.append(assemble.encode_corpus(ranker, dataset, folder, device=self.device, precision=self.precision))
@@ -216,7 +216,7 @@ class Pipeline:
              "corpus": dataset.corpus.fingerprint, "precision": self.precision},
             outputs=[folder], work=work, together=True,
         )  # fmt: skip
-        return made[0] if made else Vectors.open(folder)
+        return made[0] if made else assemble.open_vectors(folder)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
@@ -329,9 +329,9 @@ class Pipeline:
         known = assemble.training_qrels(dataset, stage.data)
         inputs = {"known": fingerprint(known.to_dict()), "spec": choices(spec), "corpus": dataset.corpus.fingerprint}
         inputs["queries"] = dataset.queries.fingerprint
-        index: Exact | LexicalIndex | None = None
+        index: Exact | LateIndex | None = None
         if spec.by == "model":
-            index = Exact(self._vectors(ranker, system, dataset), self.device)
+            index = exact_index(self._vectors(ranker, system, dataset), self.device)
             inputs["model"] = fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")])
         elif spec.by != "bm25":
             inputs["run"] = fingerprint(read_run(Path(spec.by), self.reading).to_dict())
@@ -352,12 +352,12 @@ class Pipeline:
         return path
 
     def _candidates(
-        self, spec: Mining, dataset: Dataset, known: Qrels, ranker: Ranker, index: Exact | LexicalIndex | None
+        self, spec: Mining, dataset: Dataset, known: Qrels, ranker: Ranker, index: Exact | LateIndex | None
     ) -> tuple[Run, Run | None]:
         """The ranking that negatives come from, and the scores of the relevant documents where margins need them."""
         if spec.by not in ("model", "bm25"):
             return read_run(Path(spec.by), self.reading), None
-        if isinstance(index, Exact):
+        if index is not None:
             queries = assemble.encode_queries(ranker, dataset, known.queries, device=self.device)
             run = index.search(queries, known.queries, k=spec.depth)
             return run, index.score(queries, known.queries, pairs=known) if spec.keep.needs_positive_scores else None

@@ -46,9 +46,9 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
     "BM25", "ByDocument", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "InfoNCE",
     "Judged", "Late", "LateIndex", "Loss",
-    "Mine", "Mining", "OneRelevant", "Qrels", "Random", "Recipe", "Result", "Run", "Shuffled", "Stage", "Term", "Top",
-    "TokenVectors", "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "load", "mine", "read_qrels", "read_run",
-    "run", "train", "write_qrels", "write_run",
+    "Mine", "Mining", "OneRelevant", "Qrels", "Random", "Recipe", "Result", "Run", "Shuffled", "Stage", "Term",
+    "TokenVectors", "Top", "Train", "Validation", "Vectors", "__version__", "encode", "evaluate", "load", "mine",
+    "read_qrels", "read_run", "run", "train", "write_qrels", "write_run",
 ]  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def encode_corpus(
     dtype: str = "float32",
     precision: Precision = "float32",
 ) -> Vectors | TokenVectors:
-    """The vectors of a data set's documents, one or many each, published in `folder`; restartable, reused when unchanged."""
+    """The vectors of a data set's documents, one or many each, published in `folder`; restartable, reused."""
     from .search import encode
 
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)

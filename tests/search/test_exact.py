@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright.errors import NonFiniteError, UsageError
-from rankwright.search import Exact, Vectors
-from rankwright.search import exact, shortlist
+from rankwright.search import Exact, Vectors, exact, shortlist
 
 
 def brute_force(queries, docs, ids, k):

@@ -162,10 +162,8 @@ def queries_of(rng: np.random.Generator, rows: int, dim: int = 6) -> np.ndarray:
 
 def brute(vectors: TokenVectors, queries: np.ndarray) -> np.ndarray:
     """float64 [q, docs]."""
-    return np.array([
-        [(query.astype(np.float64) @ vectors.take(row).astype(np.float64).T).max(1).sum() for row in range(len(vectors))]
-        for query in queries
-    ])  # fmt: skip
+    docs, wide = [vectors.take(row).astype(np.float64) for row in range(len(vectors))], queries.astype(np.float64)
+    return np.array([[(query @ doc.T).max(1).sum() for doc in docs] for query in wide])
 
 
 @pytest.mark.parametrize("block_tokens", [1, 13, None])

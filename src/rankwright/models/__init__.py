@@ -1,4 +1,4 @@
-"""The room of the rankers: what training and search may know (`Ranker`), the dense and the late-interaction one, and model folders."""
+"""The room of the rankers: what training and search may know (`Ranker`), dense, late interaction, model folders."""
 
 from __future__ import annotations
 

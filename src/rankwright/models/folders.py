@@ -218,11 +218,7 @@ def read_head(folder: Path, of: str = "sentence_embedding") -> Head:
     path = folder / "config.json"
     config = json_object(path)
     name = config.get("activation_function", "torch.nn.modules.activation.Tanh")  # sentence-transformers' default
-    odd = [
-        key
-        for key in ("module_input_name", "module_output_name")
-        if config.get(key) not in (None, of)
-    ]
+    odd = [key for key in ("module_input_name", "module_output_name") if config.get(key) not in (None, of)]
     if name not in _ACTIVATIONS or config.get("use_residual") or odd:
         raise ArtefactError(
             f"a Dense module with {odd or name!r} or a residual path is not read here",

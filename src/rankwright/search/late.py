@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -67,7 +68,7 @@ class LateIndex(Index[np.ndarray]):
         """In float64, each pair by a product of its own: its bits do not depend on what else is scored."""
         made, order = np.empty(len(doc_rows), np.float64), np.argsort(doc_rows, kind="stable")
         edges = np.flatnonzero(np.diff(doc_rows[order], prepend=-1, append=-1)) if len(order) else order
-        for begin, end in zip(edges, edges[1:]):  # the pairs of one document
+        for begin, end in pairwise(edges):  # the pairs of one document
             signals.check()
             doc = self.vectors.take(int(doc_rows[order[begin]])).astype(np.float64)
             for first in range(begin, end, _QUERIES_AT_ONCE):

@@ -100,6 +100,7 @@ def _by_transformers(folder: Path, texts: list[str], ranker: Ranker, side: Side)
     assert isinstance(ranker, DenseRanker)
 
     encoder, text = ranker.encoder(side), ranker.sides[side]
+    assert encoder.pooling is not None
     place = read_folder(folder).path
     model = AutoModel.from_pretrained(str(place), local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)

@@ -73,7 +73,9 @@ class TextTokenizer:
         for tokenizer in (self._base, saved):
             tokenizer.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True)])
         self.files["tokenizer.json"] = saved.to_str(pretty=True).encode()
-        return self._base.token_to_id(token)
+        found = self._base.token_to_id(token)
+        assert found is not None
+        return found
 
     @property
     def leading(self) -> int:

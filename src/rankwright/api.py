@@ -17,7 +17,7 @@ from .training import distributed
 
 if TYPE_CHECKING:
     from .evaluation import Scores
-    from .models import Dense
+    from .models import Dense, Late
 
 __all__ = ["Result", "load_recipe", "run", "train"]
 
@@ -80,7 +80,7 @@ def run(
 
 
 def train(
-    model: Dense,
+    model: Dense | Late,
     data: Source | Sequence[Source],
     *,
     loss: Loss | None = None,

@@ -35,7 +35,7 @@ from .types import Precision, Run, Side
 if TYPE_CHECKING:
     from .models import Ranker
     from .plan import Validation
-    from .search import BM25, AnnIndex, Exact, LexicalIndex, Vectors
+    from .search import BM25, AnnIndex, Exact, LateIndex, LexicalIndex, TokenVectors, Vectors
     from .training import Validator
 
 
@@ -151,8 +151,8 @@ def encode_corpus(
     device: str,
     dtype: str = "float32",
     precision: Precision = "float32",
-) -> Vectors:
-    """The vectors of a data set's documents, published in `folder`; restartable, reused when unchanged."""
+) -> Vectors | TokenVectors:
+    """The vectors of a data set's documents, one or many each, published in `folder`; restartable, reused."""
     from .search import encode
 
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
@@ -165,19 +165,26 @@ def encode_corpus(
 
 
 def encode_queries(ranker: Ranker, dataset: Dataset, query_ids: Sequence[str], *, device: str) -> np.ndarray:
-    """float32 [q, dim] of some of a data set's queries."""
-    from .search import embed
+    """float32 [q, dim] of some of a data set's queries; [q, t, dim] of a ranker with many vectors a text."""
+    from .search import TokenVectors, embed
 
     store = tokens(ranker, dataset.queries, "query", cache=dataset.cache)
     rows = rows_of(dataset.queries, query_ids, "query")
     vectors = embed(ranker, Rows(store, rows), ids=query_ids, side="query", device=device)
-    return vectors.take(np.arange(len(query_ids)))
+    return vectors.padded() if isinstance(vectors, TokenVectors) else vectors.take(np.arange(len(query_ids)))
+
+
+def open_vectors(folder: Path) -> Vectors | TokenVectors:
+    """The vectors that `encode_corpus` published in `folder`, one or many a document."""
+    from .search import TokenVectors, Vectors
+
+    return (TokenVectors if storage.read_manifest(folder).kind == "token-vectors" else Vectors).open(folder)
 
 
 def dense_run(
     ranker: Ranker,
     dataset: Dataset,
-    vectors: Vectors,
+    vectors: Vectors | TokenVectors,
     query_ids: Sequence[str],
     *,
     depth: int,
@@ -185,9 +192,9 @@ def dense_run(
     folder: Path | None = None,
 ) -> Run:
     """Exact search of some queries; with a `folder` it restarts where it was."""
-    from .search import Exact, search_into
+    from .search import exact_index, search_into
 
-    index = Exact(vectors, device if device.startswith("cuda") else "cpu")
+    index = exact_index(vectors, device if device.startswith("cuda") else "cpu")
     queries = encode_queries(ranker, dataset, query_ids, device=device)
     if folder is None:
         return index.search(queries, query_ids, k=depth)
@@ -203,13 +210,13 @@ def index_vectors(source: Path, folder: Path, *, kind: str) -> int:
     return len(made.ids)
 
 
-def dense_index(folder: str, *, device: str, nprobe: int | None, ef_search: int | None) -> Exact | AnnIndex:
+def dense_index(folder: str, *, device: str, nprobe: int | None, ef_search: int | None) -> Exact | LateIndex | AnnIndex:
     """What searches a folder of vectors, or an approximate index, with the vectors of queries."""
-    from .search import AnnIndex, Exact, Vectors
+    from .search import AnnIndex, exact_index
 
     if storage.read_manifest(folder).kind == "ann":
         return AnnIndex.open(Path(folder)).at(nprobe=nprobe, ef_search=ef_search)
-    return Exact(Vectors.open(Path(folder)), device if device.startswith("cuda") else "cpu")
+    return exact_index(open_vectors(Path(folder)), device if device.startswith("cuda") else "cpu")
 
 
 def recall_report(folder: Path, source: Path, *, seed: int) -> list[dict[str, Any]]:
@@ -288,7 +295,7 @@ def make_validator(
 ) -> Validator:
     """Measures a ranker in training: by retrieval from the whole corpus, or by ranking the candidates of a run."""
     from .evaluation import evaluate, parse
-    from .search import Exact, embed
+    from .search import embed, exact_index
     from .training import Validator
 
     qrels = dataset.qrels(spec.split)
@@ -297,7 +304,8 @@ def make_validator(
     some = Rows(store, rows_of(dataset.corpus, doc_ids, "document"))
 
     def measure() -> dict[str, float]:
-        index = Exact(embed(ranker, some, ids=doc_ids, side="doc", device=device, precision=precision), device)
+        vectors = embed(ranker, some, ids=doc_ids, side="doc", device=device, precision=precision)
+        index = exact_index(vectors, device)
         queries = encode_queries(ranker, dataset, qrels.queries, device=device)
         if candidates is not None:
             run = index.score(queries, qrels.queries, pairs=candidates)

@@ -41,7 +41,7 @@ def load_recipe(recipe: Recipe | str | Path, overrides: Sequence[str] = ()) -> R
 
 def is_bundled(name: str) -> bool:
     """Whether a recipe of this name comes with the package."""
-    return name.isidentifier() and (_RECIPES / f"{name}.yaml").is_file()
+    return name.replace("-", "_").isidentifier() and (_RECIPES / f"{name}.yaml").is_file()
 
 
 def rooted(plan: Recipe) -> Recipe:

@@ -14,7 +14,7 @@ from .ledger import Ledger, fingerprint
 from .loading import choices
 from .plan import Mining
 from .progress import say
-from .search import Exact, LexicalIndex, mine
+from .search import Exact, LateIndex, LexicalIndex, mine
 from .types import Qrels, Run
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Miner:
     dataset: Dataset
     known: Qrels
     ranker: Ranker
-    index: Exact | None
+    index: Exact | LateIndex | None
     lexical: Callable[[], LexicalIndex]
     reading: Reading
     device: str

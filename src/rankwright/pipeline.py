@@ -20,7 +20,7 @@ from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
-from .search import BM25, Exact, LexicalIndex, Vectors, without_self
+from .search import BM25, LexicalIndex, TokenVectors, Vectors, exact_index, without_self
 from .training import distributed
 from .types import Precision, Qrels, Run
 
@@ -228,13 +228,13 @@ class Pipeline:
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
         return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{self._names[dataset.name]}", BM25())
 
-    def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors:
+    def _vectors(self, ranker: Ranker, system: str, dataset: Dataset) -> Vectors | TokenVectors:
         inputs = {"model": ranker.fingerprint("doc"), "tokens": ranker.tokenizer_key("doc"),
                   "corpus": dataset.corpus.fingerprint, "precision": self.precision}  # fmt: skip
         name = self._names[dataset.name]
         shared = self.cache / "vectors" / fingerprint(inputs)
         folder = shared if self.plan.share_vectors else self.folder / "vectors" / f"{system}-{name}"
-        made: list[Vectors] = []
+        made: list[Vectors | TokenVectors] = []
 
         def work() -> None:
             made.append(assemble.encode_corpus(ranker, dataset, folder, device=self.device, precision=self.precision))
@@ -242,7 +242,7 @@ class Pipeline:
         self.ledger.do(
             f"encode {name} ({SYSTEMS.get(system, system)})", inputs, outputs=[folder], work=work, together=True
         )
-        return made[0] if made else Vectors.open(folder)
+        return made[0] if made else assemble.open_vectors(folder)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
@@ -354,7 +354,7 @@ class Pipeline:
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         mixture = self._mixture(stage.data)
         dataset, known = mixture.first, mixture.of_first(Supervision.open(mixture, stage.data).table)
-        index = Exact(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
+        index = exact_index(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
         miner = Miner(
             spec, dataset, known, ranker, index, lambda: self._bm25_index(dataset), self.reading, self.device
         )  # fmt: skip

@@ -149,7 +149,7 @@ def test_dropout_and_recomputation_are_refused_where_there_is_none(tmp_path):
 
 @pytest.mark.parametrize("name", ["modernbert", "llama"])
 def test_half_precision_leaves_rotary_frequencies_precise(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("rankwright.models.dense_ranker._dtype", lambda name, device: torch.bfloat16)
+    monkeypatch.setattr("rankwright.models.dense_ranker.pick_dtype", lambda name, device: torch.bfloat16)
     backbone = load(make(name, tmp_path / "made")).encoder("doc").backbone
     assert {p.dtype for p in backbone.parameters()} == {torch.bfloat16}
     frequencies = [b.dtype for n, b in backbone.named_buffers() if "inv_freq" in n]

@@ -25,6 +25,8 @@ from rankwright.types import Reps, Side, Texts
 class Ranker(torch.nn.Module):
     """Mean of token embeddings through a padded linear layer; `spell` is called with each micro-batch's texts."""
 
+    vectors_per_text = "one"
+
     def __init__(self, dim: int = 16) -> None:
         super().__init__()
         table = torch.from_numpy(np.random.default_rng(0).standard_normal((97, dim)).astype(np.float32))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright.errors import NonFiniteError, UsageError
-from rankwright.search import Exact, Vectors
+from rankwright.search import Exact, Vectors, shortlist
 from rankwright.search import exact as module
 from rankwright.search.products import Products, Rounding
 
@@ -184,13 +184,13 @@ def test_masses_of_ties_are_decided_within_bounded_memory(monkeypatch, zero, coa
         docs[:] = 1
     else:
         query[:] = 0
-    largest, add = [], module._Shortlist.add
+    largest, add = [], shortlist._Shortlist.add
 
     def watched(self, *columns):
         add(self, *columns)
         largest.append(len(self))
 
-    monkeypatch.setattr(module._Shortlist, "add", watched)
+    monkeypatch.setattr(shortlist._Shortlist, "add", watched)
     ids = [f"d{i:04}" for i in np.random.default_rng(1).permutation(3000)]
     ranking = found(Exact(Vectors(ids, [docs]), block_rows=100), query, 10)[0]
     assert [doc for doc, _ in ranking] == [f"d{i:04}" for i in range(2999, 2989, -1)]
@@ -216,7 +216,7 @@ def test_queries_do_not_influence_each_other(monkeypatch):
     index = Exact(Vectors([f"d{i}" for i in range(800)], [docs]), block_rows=90)
     together = found(index, queries, 7)
     assert together == [found(index, queries[i : i + 1], 7)[0] for i in range(23)]
-    monkeypatch.setattr(module, "_QUERY_ROWS", 5)
+    monkeypatch.setattr(exact, "_QUERY_ROWS", 5)
     assert found(index, queries, 7) == together
 
 

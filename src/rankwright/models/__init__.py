@@ -1,4 +1,4 @@
-"""The room of the rankers: what training and search may know (`Ranker`), the dense one, and its model folders."""
+"""The room of the rankers: what training and search may know (`Ranker`), dense, late interaction, model folders."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING
 
 from .dense import Dense, Lora
 from .hub import resolve
+from .late import Late
 from .loading import load
 
 if TYPE_CHECKING:
     from .dense_ranker import DenseRanker
     from .exports import Check, export, verify_export
+    from .late_ranker import LateRanker
     from .ranker import Ranker
 
-__all__ = ["Check", "Dense", "DenseRanker", "Lora", "Ranker", "export", "load", "resolve", "verify_export"]
+__all__ = [
+    "Check", "Dense", "DenseRanker", "Late", "LateRanker", "Lora", "Ranker", "export", "load", "resolve",
+    "verify_export",
+]  # fmt: skip
 
 _NEEDS_TORCH = {
     "DenseRanker": "dense_ranker",
+    "LateRanker": "late_ranker",
     "Ranker": "ranker",
     "Check": "exports",
     "export": "exports",

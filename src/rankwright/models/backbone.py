@@ -224,6 +224,19 @@ def position_limit(model: PreTrainedModel) -> int:
     return model.config.max_position_embeddings - first_position(model.config)
 
 
+def add_vocabulary(model: PreTrainedModel, size: int, *, seed: int) -> int:
+    """Give the model token ids up to `size`, which is returned; new embeddings are drawn from the old ones' spread."""
+    old = model.get_input_embeddings()
+    assert isinstance(old, nn.Embedding)
+    weight = old.weight.detach()
+    generator = torch.Generator().manual_seed(key(seed, "vocabulary", size))
+    drawn = torch.randn(size - len(weight), weight.shape[1], generator=generator).to(weight)
+    grown = torch.cat([weight, weight.mean(0) + weight.std(0) * drawn])
+    model.set_input_embeddings(nn.Embedding.from_pretrained(grown, freeze=False, padding_idx=old.padding_idx))
+    model.config.vocab_size = size
+    return size
+
+
 def add_lora(model: PreTrainedModel, lora: Lora, *, seed: int) -> None:
     """Put low-rank adapters on the model's linear layers, in place; the model's own weights are frozen."""
     try:

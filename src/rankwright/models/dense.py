@@ -36,7 +36,7 @@ class Lora:
             raise RecipeError(f"lora rank is {self.rank}", fix="give a rank of 1 or more, e.g. 16")
         if self.alpha <= 0:
             raise RecipeError(f"lora alpha is {self.alpha}", fix="give a number above 0, e.g. twice the rank")
-        _check_probability("lora dropout", self.dropout)
+        check_probability("lora dropout", self.dropout)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Dense:
             if value is not None and value < least:
                 raise RecipeError(f"{name} is {value}", fix=f"give a number of {least} or more, or leave it out")
         if self.dropout is not None:
-            _check_probability("dropout", self.dropout)
+            check_probability("dropout", self.dropout)
         if self.template is not None:
             check_template(self.template)
         if self.projection is not None and self.dims is not None and self.dims > self.projection:
@@ -149,6 +149,6 @@ def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> Non
         raise RecipeError(f"{name} is {value!r}", fix=f"choose one of {', '.join(choices)}, or leave it out")
 
 
-def _check_probability(name: str, value: float) -> None:
+def check_probability(name: str, value: float) -> None:
     if not 0 <= value < 1:
         raise RecipeError(f"{name} is {value}", fix="give a probability from 0 to below 1, e.g. 0.1")

@@ -7,36 +7,26 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import tokenizers
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..errors import ArtefactError, RecipeError, UsageError
-from ..randomness import key
+from ..errors import RecipeError
 from ..types import Document, Reps, Side, Texts
 from . import similarity, writing
-from .backbone import (
-    add_lora,
-    checkpoint_gradients,
-    clean_config,
-    freeze,
-    load_backbone,
-    position_limit,
-    read_tensors,
-)
+from .backbone import clean_config
+from .building import build_backbone, checked_length, new_head, pick_device, pick_dtype, saved_head
 from .dense import DEFAULT_TEMPLATE, Dense, check_template
-from .dropout import use_keyed_dropout
-from .encoder import Encoder, Projection
-from .folders import Head, ModelFolder, read_folder, read_settings, subfolder
-from .hidden import adopt_packing
+from .encoder import Encoder
+from .folders import ModelFolder, read_folder, read_settings, subfolder
 from .hub import resolve
-from .lean import mark_activations
 from .ranker import Ranker
+from .template import fill_in
 from .tokenizer import TextTokenizer
 
-_DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 _DEFAULT_LENGTH = 512
 
 
@@ -87,6 +77,10 @@ class DenseRanker(Ranker):
         return self.cosine
 
     @property
+    def vectors_per_text(self) -> Literal["one", "many"]:
+        return "one"
+
+    @property
     def packed(self) -> bool:
         return all(self.encoder(side).packed for side in self.sides)
 
@@ -96,14 +90,7 @@ class DenseRanker(Ranker):
         return notes["query"] if notes["query"] == notes["doc"] else "; ".join(f"{s}: {n}" for s, n in notes.items())
 
     def render(self, document: Document) -> str:
-        """The template filled in; an empty title or text takes the separator between them with it."""
-        values, text, empty = {"title": document.title, "text": document.text}, "", False
-        for number, (literal, name) in enumerate(self._parts):
-            value = values.get(name, "")
-            between = number > 0 and name != ""
-            text += value if between and (empty or not value) else literal + value
-            empty = not value
-        return text
+        return fill_in(self._parts, document)
 
     def tokenize(self, texts: Sequence[str], side: Side, *, limit: int | None = None) -> Texts:
         text, tokenizer = self.sides[side], self.encoder(side).tokenizer
@@ -147,7 +134,7 @@ class DenseRanker(Ranker):
 
 def load_dense(spec: Dense, *, device: str, dtype: str, seed: int) -> DenseRanker:
     """The ranker that `spec` describes; see `Dense.load`."""
-    where, width = _device(device), _dtype(dtype, device)
+    where, width = pick_device(device), pick_dtype(dtype, device)
     query, doc = _folders(spec)
     folders: dict[Side, ModelFolder] = {"query": read_folder(query), "doc": read_folder(doc)}
     encoders: dict[Side, Encoder] = {"query": _encoder(spec, folders["query"], width, seed)}
@@ -164,24 +151,6 @@ def load_dense(spec: Dense, *, device: str, dtype: str, seed: int) -> DenseRanke
     return ranker.to(where).eval()
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r} is not known", fix="give cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs here", fix="give device cpu")
-    return device
-
-
-def _dtype(name: str, device: str) -> torch.dtype:
-    if name not in _DTYPES:
-        raise UsageError(f"dtype {name!r} is not known", fix=f"choose one of {', '.join(_DTYPES)}")
-    if device.startswith("cpu") and name in ("bfloat16", "float16"):
-        raise UsageError(f"{name} on a CPU is about ten times slower than float32", fix="give dtype float32")
-    return _DTYPES[name]
-
-
 def _folders(spec: Dense) -> tuple[Path, Path]:
     """The query encoder's folder and the document encoder's; the same one when the encoder is shared."""
 
@@ -195,27 +164,19 @@ def _folders(spec: Dense) -> tuple[Path, Path]:
 
 def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) -> Encoder:
     config = clean_config(folder.config, folder.path / "config.json")
-    backbone, note = load_backbone(folder.path, config, dtype=dtype, dropout=spec.dropout)
-    path = adopt_packing(backbone)
-    mark_activations(backbone)
-    freeze(backbone, spec.freeze)
-    if spec.lora is not None:
-        add_lora(backbone, spec.lora, seed=seed)
-    use_keyed_dropout(backbone)
-    if spec.gradient_checkpointing:
-        checkpoint_gradients(backbone, folder.path)
+    backbone, note = build_backbone(spec, folder.path, config, dtype=dtype, seed=seed)
     encoder = Encoder(
         backbone,
         TextTokenizer(folder.path, lower_case=folder.lower_case),
-        [_saved_head(head) for head in folder.heads],
+        [saved_head(head) for head in folder.heads],
         config=config,
         pooling=spec.pooling or folder.pooling or "mean",  # type: ignore[arg-type]
         include_prompt=folder.include_prompt,
         dims=None,
-        training_note=f"{path}, {note}",
+        training_note=note,
     )
     if spec.projection is not None:
-        encoder.heads.append(_new_head(encoder.width, spec.projection, seed=seed))
+        encoder.heads.append(new_head(encoder.width, spec.projection, seed=seed))
     dims = spec.dims or (folder.dims if spec.projection is None else None)
     if dims is not None and dims > encoder.width:
         raise RecipeError(f"dims is {dims}, the vectors have {encoder.width}", where=folder.path, fix="give fewer dims")
@@ -224,34 +185,10 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
     return encoder
 
 
-def _saved_head(head: Head) -> Projection:
-    made = Projection(head.inputs, head.outputs, bias=head.bias, activation=head.activation)
-    try:
-        made.load_state_dict(read_tensors(head.weights))
-    except RuntimeError as error:
-        what = f"the tensors do not fit config.json beside them ({str(error).splitlines()[-1].strip()})"
-        raise ArtefactError(what, where=head.weights, fix="fetch the model again") from error
-    return made
-
-
-def _new_head(inputs: int, outputs: int, *, seed: int) -> Projection:
-    made = Projection(inputs, outputs)
-    generator = torch.Generator().manual_seed(key(seed, "projection", inputs, outputs))
-    with torch.no_grad():
-        made.linear.weight.normal_(0, inputs**-0.5, generator=generator)
-    return made
-
-
 def _side(spec: Dense, folder: ModelFolder, encoder: Encoder, side: Side) -> SideText:
     asked, prompt = (spec.query_length, spec.query_prompt) if side == "query" else (spec.doc_length, spec.doc_prompt)
-    most = position_limit(encoder.backbone)
-    if asked is not None and asked > most:
-        fix = f"give {side}_length {most} or less"
-        raise RecipeError(
-            f"{side}_length is {asked}, this model has positions for {most} tokens", where=folder.path, fix=fix
-        )
     said = folder.settings.get(f"{side}_length") or folder.max_length or encoder.tokenizer.max_length or _DEFAULT_LENGTH
-    length = asked or min(said, most)
+    length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     if prompt is None:
         prompt = folder.prompts.get(side, "")
     skip = 0 if encoder.include_prompt else encoder.tokenizer.prompt_tokens(prompt)

@@ -1,4 +1,4 @@
-"""One text encoder: backbone, pooling, linear heads, and everything needed to write its folder again."""
+"""One text encoder: backbone, perhaps pooling, linear heads, and all that is needed to write its folder again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Projection(nn.Module):
-    """A linear layer over the pooled vector, with an activation; one `Dense` module of a model folder."""
+    """A linear layer over pooled or token vectors, with an activation; one `Dense` module of a model folder."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = False, activation: str = "Identity") -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Projection(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Token ids to one vector per text."""
+    """Token ids to one vector per text, or per token where there is no pooling."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Encoder(nn.Module):
         heads: Iterable[Projection],
         *,
         config: dict[str, Any],
-        pooling: Pooling,
+        pooling: Pooling | None,
         include_prompt: bool,
         dims: int | None,
         training_note: str,
@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.heads = backbone, nn.ModuleList(heads)
         self.tokenizer, self.config, self.dims = tokenizer, config, dims
-        self.pooling: Pooling = pooling
+        self.pooling: Pooling | None = pooling
         self.include_prompt, self.training_note = include_prompt, training_note
 
     @property
@@ -82,11 +82,18 @@ class Encoder(nn.Module):
         """The vectors of one micro-batch; `skip` leading tokens (a prompt) are left out of the pooling."""
         if len(texts) == 0:
             return next(self.parameters()).new_zeros(0, self.width)
+        assert self.pooling is not None
         packing = Packing(texts.offsets)
+        return self.project(pool(self.tokens(texts, packing), packing, self.pooling, skip=skip))
+
+    def tokens(self, texts: Texts, packing: Packing) -> Float[Tensor, "tokens hidden"]:
+        """The backbone's vector of every token of at least one text."""
         texts = texts if self.training else texts.with_keys(None)
         with slim():
-            hidden = token_vectors(self.backbone, texts, packing)
-        values = pool(hidden, packing, self.pooling, skip=skip)
+            return token_vectors(self.backbone, texts, packing)
+
+    def project(self, values: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows dim"]:
+        """Through the linear heads, the first `dims` dimensions kept."""
         for head in self.heads:
             values = head(values)
         return values if self.dims is None else values[:, : self.dims]

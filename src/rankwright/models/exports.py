@@ -50,27 +50,32 @@ def export(ranker: Ranker, out: Path) -> Path:
 
 
 def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
-    """Encode `texts` here, in sentence-transformers and in plain transformers, on both sides, and compare."""
+    """Encode `texts` here, in sentence-transformers and (dense) in plain transformers, on both sides, and compare."""
     ranker = load(folder)
-    assert isinstance(ranker, DenseRanker)
+    one = ranker.vectors_per_text == "one"
+    readers = _READERS if one else _LATE_READERS
     checks = []
     for side in ("query", "doc"):
         with torch.inference_mode():
-            ours = ranker.represent(ranker.tokenize(texts, side), side).values[:, 0].cpu().double().numpy()
+            reps = ranker.represent(ranker.tokenize(texts, side), side)
+        ours = reps.values[reps.mask].cpu().double().numpy()
         place = folder if (folder / "modules.json").is_file() or (folder / "config.json").is_file() else folder / side
-        for package, encode in _READERS.items():
+        for package, encode in readers.items():
             try:
                 reader = f"{package} {version(package)}"
+                if package == "sentence-transformers" and not one and int(version(package).split(".")[0]) < 6:
+                    raise PackageNotFoundError  # its MultiVectorEncoder is new in version 6
             except PackageNotFoundError:
                 checks.append(Check(package, side, None, "not installed"))
                 continue
             theirs = encode(place, list(texts), ranker, side)
-            difference = float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-30))
+            same = ours.shape == theirs.shape  # else another number of tokens
+            difference = float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-30)) if same else float("inf")
             checks.append(Check(reader, side, difference, "equal" if difference <= _TOLERANCE else "differs"))
     return checks
 
 
-def _by_sentence_transformers(folder: Path, texts: list[str], ranker: DenseRanker, side: Side) -> np.ndarray:
+def _by_sentence_transformers(folder: Path, texts: list[str], ranker: Ranker, side: Side) -> np.ndarray:
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
@@ -79,11 +84,23 @@ def _by_sentence_transformers(folder: Path, texts: list[str], ranker: DenseRanke
     return np.asarray(encode(texts, show_progress_bar=False), dtype=np.float64)
 
 
-def _by_transformers(folder: Path, texts: list[str], ranker: DenseRanker, side: Side) -> np.ndarray:
+def _by_multi_vector_encoder(folder: Path, texts: list[str], ranker: Ranker, side: Side) -> np.ndarray:
+    """The unmasked tokens of all texts, one after the other."""
+    from sentence_transformers import MultiVectorEncoder
+
+    model = MultiVectorEncoder(str(folder), device="cpu", local_files_only=True)
+    encode = model.encode_query if side == "query" else model.encode_document
+    return np.concatenate([np.asarray(rows) for rows in encode(texts, show_progress_bar=False)]).astype(np.float64)
+
+
+def _by_transformers(folder: Path, texts: list[str], ranker: Ranker, side: Side) -> np.ndarray:
     """The backbone and tokenizer as transformers reads them; pooling and projection written out."""
     from transformers import AutoTokenizer
 
+    assert isinstance(ranker, DenseRanker)
+
     encoder, text = ranker.encoder(side), ranker.sides[side]
+    assert encoder.pooling is not None
     place = read_folder(folder).path
     model = type(encoder.backbone).from_pretrained(str(place), local_files_only=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(str(place), local_files_only=True)
@@ -103,3 +120,4 @@ def _by_transformers(folder: Path, texts: list[str], ranker: DenseRanker, side: 
 
 
 _READERS = {"sentence-transformers": _by_sentence_transformers, "transformers": _by_transformers}
+_LATE_READERS = {"sentence-transformers": _by_multi_vector_encoder}

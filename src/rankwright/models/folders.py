@@ -23,6 +23,12 @@ _MODULES = {
     for kind in ("Transformer", "Pooling", "Dense", "Normalize")
     for path in (kind, f"{kind}.{kind}", f"{kind.lower()}.{kind}")
 }
+_MASK = "sentence_transformers.multi_vector_encoder.modules."
+_MODULES |= {
+    "pylate.models.Dense.Dense": "Dense",
+    f"{_MASK}MultiVectorMask": "MultiVectorMask",
+    f"{_MASK}multi_vector_mask.MultiVectorMask": "MultiVectorMask",
+}
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "Identity",
     "torch.nn.modules.activation.Tanh": "Tanh",
@@ -75,19 +81,19 @@ class ModelFolder:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """Our own small file, checked; empty where the folder is somebody else's."""
+def read_settings(folder: Path, kind: str = "Dense") -> dict[str, Any]:
+    """Our own small file, checked to be of that kind of ranker; empty where the folder is somebody else's."""
     path = folder / SETTINGS
     if not path.is_file():
         return {}
     if (folder / storage.MANIFEST).is_file():
         storage.verify(folder)
-    settings = _object(path)
-    if settings.get("format") != FORMAT or settings.get("kind") != "Dense":
+    settings = json_object(path)
+    if settings.get("format") != FORMAT or settings.get("kind") != kind:
         raise ArtefactError(
-            f"holds {settings.get('kind')!r}, format {settings.get('format')!r}; this version reads 'Dense', {FORMAT}",
+            f"holds {settings.get('kind')!r}, format {settings.get('format')!r}; expected {kind!r}, {FORMAT}",
             where=path,
-            fix="open it with the version of rankwright that wrote it",
+            fix="open it with `load`, or with the version of rankwright that wrote it",
         )
     return settings
 
@@ -100,8 +106,8 @@ def read_folder(folder: Path) -> ModelFolder:
     """
     settings = read_settings(folder)
     if not (folder / "modules.json").is_file():
-        return ModelFolder(folder, _config(folder), settings=settings)
-    modules = _modules(folder)
+        return ModelFolder(folder, read_config(folder), settings=settings)
+    modules = read_modules(folder)
     kinds = [kind for kind, _ in modules]
     order = "TPD*N?: Transformer, Pooling, any Dense, at most one Normalize"
     if kinds[:2] != ["Transformer", "Pooling"] or any(
@@ -112,27 +118,27 @@ def read_folder(folder: Path) -> ModelFolder:
             where=folder / "modules.json",
         )
     at = modules[0][1]
-    general = _object(folder / "config_sentence_transformers.json", optional=True)
+    general = json_object(folder / "config_sentence_transformers.json", optional=True)
     if general.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise ArtefactError(f"holds a {general['model_type']!r}, not a dense retriever", where=folder)
     pooling, include_prompt = _pooling(modules[1][1] / "config.json")
-    max_length, lower_case = _lengths(at)
+    max_length, lower_case = read_lengths(at)
     return ModelFolder(
         path=at,
-        config=_config(at),
+        config=read_config(at),
         pooling=pooling,
         include_prompt=include_prompt,
-        heads=tuple(_head(path) for kind, path in modules if kind == "Dense"),
+        heads=tuple(read_head(path) for kind, path in modules if kind == "Dense"),
         similarity="cosine" if kinds[-1] == "Normalize" else _similarity(general, folder),
-        dims=_integer(general, "truncate_dim", folder / "config_sentence_transformers.json"),
+        dims=integer_in(general, "truncate_dim", folder / "config_sentence_transformers.json"),
         max_length=max_length,
         lower_case=lower_case,
-        prompts=_prompts(general, folder / "config_sentence_transformers.json"),
+        prompts=read_prompts(general, folder / "config_sentence_transformers.json"),
         settings=settings,
     )
 
 
-def _object(path: Path, *, optional: bool = False) -> dict[str, Any]:
+def json_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
     if optional and not path.is_file():
         return {}
     value = storage.read_json(path)
@@ -144,22 +150,22 @@ def _object(path: Path, *, optional: bool = False) -> dict[str, Any]:
     return value
 
 
-def _integer(values: dict[str, Any], key: str, path: Path) -> int | None:
+def integer_in(values: dict[str, Any], key: str, path: Path) -> int | None:
     value = values.get(key)
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ArtefactError(f"{key} is {value!r}, not a positive whole number", where=path)
     return value
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise ArtefactError("no config.json: not a model folder", where=folder, fix="give a folder that holds a model")
-    _object(folder / "tokenizer_config.json", optional=True)
-    return _object(path)
+    json_object(folder / "tokenizer_config.json", optional=True)
+    return json_object(path)
 
 
-def _modules(folder: Path) -> list[tuple[str, Path]]:
+def read_modules(folder: Path) -> list[tuple[str, Path]]:
     """(kind, folder) of each module; the class names are looked up, never imported."""
     path = folder / "modules.json"
     rows = storage.read_json(path)
@@ -191,7 +197,7 @@ def subfolder(folder: Path, name: object, where: Path) -> Path:
 
 
 def _pooling(path: Path) -> tuple[str, bool]:
-    config = _object(path)
+    config = json_object(path)
     modes = config.get("pooling_mode")
     if modes is None:  # the dialect before sentence-transformers 5.4: one flag per mode
         if not any(flag in config for flag in POOLING_FLAGS):
@@ -207,33 +213,30 @@ def _pooling(path: Path) -> tuple[str, bool]:
     return POOLING_NAMES[names[0]], config.get("include_prompt", True) is not False
 
 
-def _head(folder: Path) -> Head:
+def read_head(folder: Path, of: str = "sentence_embedding") -> Head:
+    """A `Dense` module over the vectors that sentence-transformers calls `of`."""
     path = folder / "config.json"
-    config = _object(path)
+    config = json_object(path)
     name = config.get("activation_function", "torch.nn.modules.activation.Tanh")  # sentence-transformers' default
-    odd = [
-        key
-        for key in ("module_input_name", "module_output_name")
-        if config.get(key) not in (None, "sentence_embedding")
-    ]
+    odd = [key for key in ("module_input_name", "module_output_name") if config.get(key) not in (None, of)]
     if name not in _ACTIVATIONS or config.get("use_residual") or odd:
         raise ArtefactError(
             f"a Dense module with {odd or name!r} or a residual path is not read here",
             where=path,
             fix=f"activations known: {', '.join(_ACTIVATIONS)}",
         )
-    sizes = [_integer(config, key, path) for key in ("in_features", "out_features")]
+    sizes = [integer_in(config, key, path) for key in ("in_features", "out_features")]
     if sizes[0] is None or sizes[1] is None:
         raise ArtefactError("in_features or out_features is missing", where=path)
     return Head(folder / "model.safetensors", sizes[0], sizes[1], config.get("bias", True) is True, _ACTIVATIONS[name])
 
 
-def _lengths(folder: Path) -> tuple[int | None, bool]:
+def read_lengths(folder: Path) -> tuple[int | None, bool]:
     path = next((folder / name for name in _LENGTH_FILES if (folder / name).is_file()), None)
-    config = {} if path is None else _object(path)
+    config = {} if path is None else json_object(path)
     if config.get("transformer_task", "feature-extraction") != "feature-extraction":
         raise ArtefactError(f"made for {config['transformer_task']!r}, not for vectors", where=path)
-    return _integer(config, "max_seq_length", path or folder), config.get("do_lower_case") is True
+    return integer_in(config, "max_seq_length", path or folder), config.get("do_lower_case") is True
 
 
 def _similarity(general: dict[str, Any], folder: Path) -> str | None:
@@ -243,7 +246,7 @@ def _similarity(general: dict[str, Any], folder: Path) -> str | None:
     return "dot" if name == "dot_score" else name
 
 
-def _prompts(general: dict[str, Any], path: Path) -> dict[str, str]:
+def read_prompts(general: dict[str, Any], path: Path) -> dict[str, str]:
     """The prompt of each side; the default prompt serves a side that has none of its own."""
     prompts, default = general.get("prompts") or {}, general.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values() if text is not None):

@@ -43,7 +43,8 @@ def _padded(backbone: PreTrainedModel, texts: Texts, packing: Packing) -> Float[
     real = packing.real
     ids = torch.full(real.shape, backbone.config.pad_token_id or 0, dtype=torch.int64, device=real.device)
     ids.masked_scatter_(real, texts.values.to(torch.int64))
-    mask = None if len(texts.values) == ids.numel() else real.long()  # no padding: torch's fastest attention
+    whole = len(texts.values) == ids.numel() and packing.seen is None
+    mask = None if whole else packing.visible.long()  # no padding: torch's fastest attention
     keys = None if texts.keys is None else texts.keys[:, None]
     with drawing(keys, torch.arange(packing.longest, device=real.device)[None]):
         return backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state[real]

@@ -6,15 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .dense import Dense
+from .hub import resolve
+from .late import Late
+from .late_folders import kind_of
 
 if TYPE_CHECKING:
     from .ranker import Ranker
 
 
 def load(name: str | Path, *, device: str = "cpu", dtype: str = "float32") -> Ranker:
-    """The ranker in a model folder (ours, sentence-transformers', a plain Hugging Face checkpoint) or of a hub id.
+    """The ranker in a model folder (ours, sentence-transformers', PyLate's, Stanford ColBERT's) or of a hub id.
+
+    A plain Hugging Face checkpoint is opened as `Dense`.
 
     Raises:
         UsageError, ArtefactError, RemoteError: as `Dense.load`.
     """
-    return Dense(backbone=str(name)).load(device=device, dtype=dtype)
+    folder = resolve(name)
+    spec = Late if kind_of(folder) == "Late" else Dense
+    return spec(backbone=str(folder)).load(device=device, dtype=dtype)

@@ -24,9 +24,14 @@ _HALF = (torch.float16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each text of a packed row begins and ends."""
+    """Where each text of a packed row begins and ends.
+
+    Args:
+        seen: how many of each text's first tokens can be attended to; None: all. The others attend all the same.
+    """
 
     offsets: Int[Tensor, " rows1"]
+    seen: Int[Tensor, " rows"] | None = None
 
     @cached_property
     def lengths(self) -> Int[Tensor, " rows"]:
@@ -56,6 +61,13 @@ class Packing:
     def real(self) -> Bool[Tensor, "rows longest"]:
         """Which places of a padded matrix hold a token."""
         return torch.arange(self.longest, device=self.lengths.device) < self.lengths[:, None]
+
+    @cached_property
+    def visible(self) -> Bool[Tensor, "rows longest"]:
+        """Which places of a padded matrix hold a token that can be attended to."""
+        if self.seen is None:
+            return self.real
+        return torch.arange(self.longest, device=self.lengths.device) < self.seen[:, None]
 
     @cached_property
     def bounds(self) -> Int[Tensor, " rows1"]:
@@ -91,26 +103,37 @@ def attend(
         sliding_window = None
     if q.device.type != "cuda":
         made = _by_runs(q, k, v, packing, scaling, causal, sliding_window, bias)
-    elif q.dtype in _HALF and bias is None and _has_varlen():
+    elif (
+        q.dtype in _HALF and bias is None and _has_varlen() and (packing.seen is None or not (causal or sliding_window))
+    ):
         made = _flash(q, k, v, packing, scaling, causal, sliding_window)
     else:
         made = _padded(q, k, v, packing, scaling, causal, sliding_window, bias)
     return made[None], None
 
 
+def _flash_fits(q: Tensor, packing: Packing, *, masked: bool, biased: bool) -> bool:
+    """Whether the variable-length kernel can do it: half precision, no bias, not both unseen tokens and a mask."""
+    return q.dtype in _HALF and not biased and (packing.seen is None or not masked) and _has_varlen()
+
+
 def _by_runs(
     q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float | None, causal: bool, window: int | None,
     bias: Tensor | None = None,
 ) -> Float[Tensor, "tokens h d"]:  # fmt: skip
-    """One fused call per run of equal lengths: no padding and, but for sliding windows and biases, no mask."""
-    tokens = [rows * size for rows, size in packing.runs]
-    made = []
+    """One fused call per run of equal lengths: no padding, and a mask only for windows, unseen tokens and biases."""
+    tokens, made, row = [rows * size for rows, size in packing.runs], [], 0
     # split, not slices: its backward is one concatenation, theirs a full-size tensor of zeros each
     for (rows, size), *states in zip(packing.runs, q.split(tokens), k.split(tokens), v.split(tokens)):
         parts = (x.unflatten(0, (rows, size)).transpose(1, 2) for x in states)
-        mask = None if bias is None else bias[:, :, :size, :size]
-        if window is not None and window < size:
-            mask = _visible(size, causal, window, q.device)
+        mask = None if window is None or window >= size else _visible(size, causal, window, q.device)
+        if packing.seen is not None:
+            shown = packing.visible[row : row + rows, None, None, :size]
+            mask = shown & (_visible(size, causal, None, q.device) if mask is None else mask)
+        if bias is not None:
+            corner = bias[:, :, :size, :size]
+            mask = corner if mask is None else torch.where(mask, corner, float("-inf"))
+        row += rows
         out = functional.scaled_dot_product_attention(
             *parts, attn_mask=mask, scale=scale, is_causal=causal and mask is None
         )
@@ -123,12 +146,11 @@ def _padded(
     bias: Tensor | None = None,
 ) -> Float[Tensor, "tokens h d"]:  # fmt: skip
     """One call over a padded copy."""
-    real = packing.real
-    padded = []
+    real, padded = packing.real, []
     for x in (q, k, v):
         wide = x.new_zeros(*real.shape, *x.shape[1:])
         padded.append(wide.index_put((real.nonzero(as_tuple=True)), x).transpose(1, 2))
-    mask = real[:, None, None, :]
+    mask = packing.visible[:, None, None, :]
     if causal or window is not None:
         mask = mask & _visible(packing.longest, causal, window, q.device)
     if bias is not None:
@@ -144,8 +166,12 @@ def _flash(
 
     reach = -1 if window is None else window - 1
     bounds, longest = packing.bounds, packing.longest
+    keys = bounds
+    if packing.seen is not None:
+        k, v = (x[packing.places < torch.repeat_interleave(packing.seen, packing.lengths)] for x in (k, v))
+        keys = torch.cat([bounds[:1], packing.seen.cumsum(0).to(bounds.dtype)])
     return varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, scale=scale, window_size=(reach, 0 if causal else reach)
+        q, k, v, bounds, keys, longest, longest, scale=scale, window_size=(reach, 0 if causal else reach)
     )  # type: ignore[return-value]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +45,11 @@ class Ranker(torch.nn.Module, ABC):
     def normalised(self) -> bool | None:
         """Whether vectors have length 1; None: they are no vectors whose first dimensions mean anything alone."""
         return None
+
+    @property
+    @abstractmethod
+    def vectors_per_text(self) -> Literal["one", "many"]:
+        """Whether a text's representation is one vector or one per token: how it is stored and searched."""
 
     @property
     def device(self) -> torch.device:

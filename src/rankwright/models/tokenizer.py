@@ -47,6 +47,7 @@ class TextTokenizer:
             self._base.normalizer = lower if old is None else tokenizers.normalizers.Sequence([lower, old])
         self.lower_case = lower_case
         self.pad: int = whole.pad_token_id if whole.pad_token_id is not None else 0
+        self.mask: int | None = whole.mask_token_id
         self.filler: int = whole.eos_token_id if whole.eos_token_id is not None else self.pad
         self.max_length = int(whole.model_max_length) if whole.model_max_length < _UNLIMITED else None
         self._direction: str = whole.truncation_side
@@ -57,6 +58,29 @@ class TextTokenizer:
         made = tokenizers.Tokenizer.from_str(self._base.to_str())
         made.enable_truncation(length, direction=self._direction)
         return made
+
+    def __len__(self) -> int:
+        """Tokens known, added ones included."""
+        return self._base.get_vocab_size()
+
+    def id_of(self, token: str) -> int | None:
+        """The id of one token of the vocabulary."""
+        return self._base.token_to_id(token)
+
+    def add(self, token: str) -> int:
+        """Make `token` a special token that the saved files hold too; its id."""
+        saved = tokenizers.Tokenizer.from_str(self.files["tokenizer.json"].decode())
+        for tokenizer in (self._base, saved):
+            tokenizer.add_special_tokens([tokenizers.AddedToken(token, normalized=False, special=True)])
+        self.files["tokenizer.json"] = saved.to_str(pretty=True).encode()
+        found = self._base.token_to_id(token)
+        assert found is not None
+        return found
+
+    @property
+    def leading(self) -> int:
+        """How many special tokens stand before a text: one or none."""
+        return int(self._base.encode("a").ids[0] in self._special)
 
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens the prompt takes in front of a text, leading special tokens included."""

@@ -69,25 +69,18 @@ def write_pair(folder: Path, encoders: Mapping[Side, Encoder], facts: Facts) -> 
 
 def write_encoder(folder: Path, encoder: Encoder, facts: Facts) -> None:
     """One encoder's folder."""
-    weights = encoder.weights()
-    kind = type(encoder.backbone).__name__
-    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    storage.write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
-    storage.write_json(folder / "config.json", encoder.config | {"architectures": [kind], "dtype": dtype})
-    for name, content in encoder.tokenizer.files.items():
-        storage.write_bytes(folder / name, content)
+    kind = write_checkpoint(folder, encoder)
     modules = [("Transformer", ""), ("Pooling", "1_Pooling")]
     storage.write_json(folder / "1_Pooling" / "config.json", _pooling(encoder))
     for weight, bias, activation in _heads(encoder):
         place = f"{len(modules)}_Dense"
         modules.append(("Dense", place))
-        _write_head(folder / place, weight, bias, activation)
+        write_head(folder / place, weight, bias, activation)
     if facts.cosine:
         place = f"{len(modules)}_Normalize"
         modules.append(("Normalize", place))
         storage.write_json(folder / place / "config.json", {})
-    rows = [{"idx": i, "name": str(i), "path": path, "type": _TYPE + name} for i, (name, path) in enumerate(modules)]
-    storage.write_json(folder / "modules.json", rows)
+    write_modules(folder, [(_TYPE + name, path) for name, path in modules])
     lengths = {"max_seq_length": max(facts.lengths.values()), "do_lower_case": encoder.tokenizer.lower_case}
     storage.write_json(folder / "sentence_bert_config.json", lengths)
     general = {
@@ -100,6 +93,24 @@ def write_encoder(folder: Path, encoder: Encoder, facts: Facts) -> None:
     own = {f"{side}_length": length for side, length in facts.lengths.items()}
     storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Dense", "template": facts.template, **own})
     storage.write_text(folder / "README.md", _card(encoder, facts, kind))
+
+
+def write_checkpoint(folder: Path, encoder: Encoder) -> str:
+    """Weights, config and tokenizer as a plain Hugging Face checkpoint; its architecture."""
+    weights = encoder.weights()
+    kind = type(encoder.backbone).__name__
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    storage.write_tensors(folder / "model.safetensors", weights, {"format": "pt"})
+    storage.write_json(folder / "config.json", encoder.config | {"architectures": [kind], "dtype": dtype})
+    for name, content in encoder.tokenizer.files.items():
+        storage.write_bytes(folder / name, content)
+    return kind
+
+
+def write_modules(folder: Path, modules: list[tuple[str, str]]) -> None:
+    """`modules.json` from the (type, path) of each module."""
+    rows = [{"idx": i, "name": str(i), "path": path, "type": kind} for i, (kind, path) in enumerate(modules)]
+    storage.write_json(folder / "modules.json", rows)
 
 
 def _pooling(encoder: Encoder) -> dict[str, object]:
@@ -129,7 +140,8 @@ def _heads(encoder: Encoder) -> list[tuple[Tensor, Tensor | None, str]]:
     return [*heads, (torch.eye(encoder.dims, inputs, dtype=first.dtype), None, "Identity")]
 
 
-def _write_head(folder: Path, weight: Tensor, bias: Tensor | None, activation: str) -> None:
+def write_head(folder: Path, weight: Tensor, bias: Tensor | None, activation: str) -> None:
+    """A linear layer as a `Dense` module."""
     config = {
         "in_features": weight.shape[1],
         "out_features": weight.shape[0],

@@ -1,4 +1,4 @@
-"""Encode, search and mine: vectors on disk, exact, approximate and lexical indexes, hard negatives."""
+"""Encode, search and mine: vectors on disk, exact, approximate, late-interaction and lexical indexes, negatives."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from .ann import Ann, AnnIndex, recall
 from .encode import embed, encode
 from .exact import Exact
 from .index import Index, open_ranking, search_into
+from .late import LateIndex, exact_index
 from .lexical import BM25, LexicalIndex
 from .mine import Mine, MineReport, mine
 from .runs import Fuse, Tuned, fuse, tune_fusion, without_self
+from .token_vectors import TokenVectors
 from .topics import Clusters, k_means
 from .vectors import Vectors
 
@@ -20,13 +22,16 @@ __all__ = [
     "Exact",
     "Fuse",
     "Index",
+    "LateIndex",
     "LexicalIndex",
     "Mine",
     "MineReport",
+    "TokenVectors",
     "Tuned",
     "Vectors",
     "embed",
     "encode",
+    "exact_index",
     "fuse",
     "k_means",
     "mine",

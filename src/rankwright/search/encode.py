@@ -18,6 +18,8 @@ from ..errors import ResourceError, UsageError
 from ..progress import Progress, progress
 from ..types import Precision, Side, Texts
 from .index import DocIds
+from .token_vectors import KIND as MANY
+from .token_vectors import TokenVectors, lengths_name, spans
 from .vectors import Vectors, max_norm, require_finite, shard_name
 
 if TYPE_CHECKING:
@@ -81,8 +83,10 @@ def encode(
     workers: int | None = None,
     team: Team | None = None,
     precision: Precision = "float32",
-) -> Vectors:
+) -> Vectors | TokenVectors:
     """Represent every row of `tokens` and publish the vectors in `folder`; reuses what is there of the same key.
+
+    A ranker with one vector a text makes `Vectors`, one with many `TokenVectors`, whose masked tokens are left out.
 
     A killed encoding goes on behind its last finished shard and ends in the same bytes. So does any number of
     workers or processes: micro-batches are fixed, and each is computed by one thread.
@@ -105,24 +109,26 @@ def encode(
 
     doc_ids = _checked_ids(ids, tokens, dtype, shard_rows)
     arithmetic = chosen(precision, device)
-    facts = ["vectors", ranker.fingerprint(side), tokens.key, side, dtype, str(shard_rows), doc_ids.digest()]
+    many = ranker.vectors_per_text == "many"
+    kind, opened = (MANY, TokenVectors.open) if many else ("vectors", Vectors.open)
+    facts = [kind, ranker.fingerprint(side), tokens.key, side, dtype, str(shard_rows), doc_ids.digest()]
     facts += [arithmetic] if arithmetic != "float32" else []
     key = hashlib.sha256("\x1f".join(facts).encode()).hexdigest()
     team = team or Alone()
-    if team.told(team.rank == 0 and storage.is_current(folder, "vectors", key)):
-        return Vectors.open(folder)
+    if team.told(team.rank == 0 and storage.is_current(folder, kind, key)):
+        return opened(folder)
     meta: dict[str, Any] = {"rows": len(doc_ids), "dtype": dtype, "shard_rows": shard_rows, "side": side}
     meta["precision"] = arithmetic
-    work = _Shards(doc_ids, shard_rows, tokens, tokens_per_batch, dtype, folder)
+    work = _Shards(doc_ids, shard_rows, tokens, tokens_per_batch, dtype, folder, many)
     with _encoder(ranker, side, device=device, workers=workers, precision=arithmetic) as run, ExitStack() as stack:
         if team.rank:
             work.help(team, run)
         else:
-            draft = stack.enter_context(storage.publish(folder, "vectors", key=key, meta=meta, resume=True))
+            draft = stack.enter_context(storage.publish(folder, kind, key=key, meta=meta, resume=True))
             doc_ids.write(draft)
             work.carry_out(team, run, draft)
     team.told(None)  # it is published
-    return Vectors.open(folder)
+    return opened(folder)
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,7 @@ class _Shards:
     tokens_per_batch: int
     dtype: Dtype
     folder: Path
+    many: bool  # vectors a text: their numbers are written beside them
 
     def rows(self, shard: int) -> np.ndarray:
         return np.arange(shard * self.size, min((shard + 1) * self.size, len(self.ids)))
@@ -142,7 +149,7 @@ class _Shards:
     def carry_out(self, team: Team, run: _Run, draft: storage.Draft) -> None:
         """What the first process does; notes `dim` and `max_norm` in the draft."""
         shards = range(-(-len(self.ids) // self.size))
-        there = [shard for shard in shards if draft.has(shard_name(shard))]
+        there = [shard for shard in shards if all(map(draft.has, self._files(shard)))]
         missing = team.told(sorted(set(shards) - set(there)))
         arrays = (storage.read_npy(draft.file(shard_name(shard))) for shard in there)
         facts = [(values.shape[1], max_norm(values)) for values in arrays]
@@ -150,8 +157,8 @@ class _Shards:
             bar.skip(sum(len(self.rows(shard)) for shard in there))
             for begin in range(0, len(missing), team.world):
                 dealt = missing[begin : begin + team.world]
-                for shard, values in zip(dealt, team.gathered(self._made(dealt[0], run, bar))):
-                    self._write(shard, values, draft)
+                for shard, (values, lengths) in zip(dealt, self._gathered(team, self._made(dealt[0], run, bar))):
+                    self._write(shard, values, lengths, draft)
                     facts.append((values.shape[1], max_norm(values)))
                 bar.advance(sum(len(self.rows(shard)) for shard in dealt[1:]))
         draft.meta |= {"dim": facts[0][0], "max_norm": max(norm for _, norm in facts)}
@@ -163,20 +170,33 @@ class _Shards:
             for begin in range(0, len(missing), team.world):
                 dealt = missing[begin : begin + team.world]
                 mine = dealt[team.rank : team.rank + 1]
-                team.gathered(self._made(mine[0], run, bar) if mine else np.empty((0, 0), self.dtype))
+                nothing = np.empty((0, 0), self.dtype), np.empty(0, np.int64)
+                self._gathered(team, self._made(mine[0], run, bar) if mine else nothing)
 
-    def _made(self, shard: int, run: _Run, bar: Progress) -> np.ndarray:
-        values = run(self.tokens, self.rows(shard), self.tokens_per_batch, bar)
+    def _files(self, shard: int) -> list[str]:
+        return [lengths_name(shard), shard_name(shard)] if self.many else [shard_name(shard)]
+
+    def _gathered(self, team: Team, made: _Ragged) -> list[_Ragged]:
+        values = team.gathered(made[0])
+        if not self.many:
+            return [(part, np.ones(len(part), np.int64)) for part in values]
+        return [(part, lengths[:, 0]) for part, lengths in zip(values, team.gathered(made[1][:, None]))]
+
+    def _made(self, shard: int, run: _Run, bar: Progress) -> _Ragged:
+        values, lengths = run(self.tokens, self.rows(shard), self.tokens_per_batch, bar)
         with np.errstate(over="ignore"):  # what overflows float16 is stopped by the gate
-            return values.astype(self.dtype)
+            return values.astype(self.dtype), lengths
 
-    def _write(self, shard: int, values: np.ndarray, draft: storage.Draft) -> None:
+    def _write(self, shard: int, values: np.ndarray, lengths: np.ndarray, draft: storage.Draft) -> None:
         start = shard * self.size
-        require_finite(values, self.ids, first=start, shard=shard, where=self.folder)
-        storage.require_space(self.folder, (len(self.ids) - start) * values.itemsize * values.shape[1])
-        path = draft.file(shard_name(shard))
-        storage.write_npy(path, values)
-        draft.done(path.name)
+        starts = np.cumsum(lengths) - lengths
+        sums = np.add.reduceat(values, starts, axis=0, dtype=np.float32) if self.many else values
+        require_finite(sums, self.ids, first=start, shard=shard, where=self.folder)
+        left = (len(self.ids) - start) / len(lengths)  # shards like this one
+        storage.require_space(self.folder, int(left * values.nbytes))
+        for name, array in zip(reversed(self._files(shard)), (values, lengths.astype(np.int32))):
+            storage.write_npy(draft.file(name), array)
+            draft.done(name)
 
 
 def embed(
@@ -189,7 +209,7 @@ def embed(
     device: str = "cpu",
     workers: int | None = None,
     precision: Precision = "float32",
-) -> Vectors:
+) -> Vectors | TokenVectors:
     """The vectors that `encode` would write, kept in memory: for queries and for small corpora."""
     doc_ids = _checked_ids(ids, tokens, "float32", 1)
     title = "encode queries" if side == "query" else "encode docs"
@@ -197,7 +217,9 @@ def embed(
         progress(title, len(doc_ids), title.removeprefix("encode ")) as bar,
         _encoder(ranker, side, device=device, workers=workers, precision=precision) as run,
     ):
-        return Vectors(doc_ids, [run(tokens, np.arange(len(doc_ids)), tokens_per_batch, bar)])
+        values, lengths = run(tokens, np.arange(len(doc_ids)), tokens_per_batch, bar)
+    many = ranker.vectors_per_text == "many"
+    return TokenVectors(doc_ids, [(values, lengths)]) if many else Vectors(doc_ids, [values])
 
 
 def micro_batches(lengths: Int[np.ndarray, " rows"], tokens_per_batch: int) -> list[np.ndarray]:
@@ -223,7 +245,8 @@ def _checked_ids(ids: Sequence[str], tokens: TokenRows, dtype: str, shard_rows: 
     return DocIds.of(ids)
 
 
-_Run = Callable[[TokenRows, np.ndarray, int, Progress], Float[np.ndarray, "rows dim"]]
+_Ragged = tuple[Float[np.ndarray, "vectors dim"], Int[np.ndarray, " rows"]]  # vectors in row order, how many a row has
+_Run = Callable[[TokenRows, np.ndarray, int, Progress], _Ragged]
 
 
 @contextmanager
@@ -241,22 +264,24 @@ def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None, pr
     start = torch.set_num_threads if on_cpu else (lambda _: None)
     pool = ThreadPoolExecutor(workers or (threads if on_cpu else 1), "encode", initializer=start, initargs=(1,))
 
-    def represent(tokens: TokenRows, rows: np.ndarray) -> np.ndarray:
+    def represent(tokens: TokenRows, rows: np.ndarray) -> _Ragged:
         with torch.inference_mode(), arithmetic():  # per thread, hence here
             return _represent(ranker, side, device, tokens, rows)
 
-    def run(tokens: TokenRows, rows: np.ndarray, tokens_per_batch: int, bar: Progress) -> np.ndarray:
+    def run(tokens: TokenRows, rows: np.ndarray, tokens_per_batch: int, bar: Progress) -> _Ragged:
         batches = micro_batches(np.asarray(tokens.lengths[rows]), tokens_per_batch)
         futures = [pool.submit(represent, tokens, rows[batch]) for batch in batches]
-        values: np.ndarray | None = None
+        lengths, made = np.empty(len(rows), np.int64), []
         for batch, future in zip(batches, futures):
-            made = future.result()
-            values = np.empty((len(rows), made.shape[1]), np.float32) if values is None else values
-            values[batch] = made
+            values, lengths[batch] = future.result()
+            made.append(values)
             bar.advance(len(batch))
             signals.check()
-        assert values is not None
-        return values
+        del futures
+        starts, together = np.cumsum(lengths) - lengths, np.empty((int(lengths.sum()), made[0].shape[1]), np.float32)
+        for batch in reversed(batches):  # each part is dropped when it is in its place
+            together[spans(starts[batch], lengths[batch])] = made.pop()
+        return together, lengths
 
     try:
         yield run
@@ -266,13 +291,11 @@ def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None, pr
         ranker.train(training)
 
 
-def _represent(ranker: Ranker, side: Side, device: str, tokens: TokenRows, rows: np.ndarray) -> np.ndarray:
-    """float32 [rows, dim]; when memory runs out, in two halves."""
+def _represent(ranker: Ranker, side: Side, device: str, tokens: TokenRows, rows: np.ndarray) -> _Ragged:
+    """float32 vectors of the rows, without masked tokens; when memory runs out, in two halves."""
     try:
-        values = ranker.represent(tokens.take(rows).to(device), side).values
-        if values.shape[1] != 1:
-            raise UsageError("this ranker has several vectors a text", fix="vectors are for single-vector rankers")
-        return values[:, 0].float().cpu().numpy()
+        reps = ranker.represent(tokens.take(rows).to(device), side)
+        return reps.values[reps.mask].float().cpu().numpy(), reps.mask.sum(1).cpu().numpy()
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _OUT_OF_MEMORY):
             raise
@@ -281,5 +304,5 @@ def _represent(ranker: Ranker, side: Side, device: str, tokens: TokenRows, rows:
             raise ResourceError(
                 f"no memory to encode row {rows[0]} of {length} tokens", fix="lower the length limit of the model"
             ) from error
-    middle = len(rows) // 2
-    return np.concatenate([_represent(ranker, side, device, tokens, half) for half in np.split(rows, [middle])])
+    halves = [_represent(ranker, side, device, tokens, half) for half in np.split(rows, [len(rows) // 2])]
+    return np.concatenate([values for values, _ in halves]), np.concatenate([lengths for _, lengths in halves])

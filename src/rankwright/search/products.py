@@ -11,7 +11,7 @@ from jaxtyping import Float
 from ..types import Tensor
 
 _INPUT_ROUNDING = {"tf32": 2.0**-11, "bf16": 2.0**-8}  # what torch may do to float32 factors when told so
-_UNIT, _HALF_UNIT = 2.0**-24, 2.0**-8  # relative rounding error of float32 and of bfloat16
+UNIT, _HALF_UNIT = 2.0**-24, 2.0**-8  # relative rounding error of float32 and of bfloat16
 
 
 @dataclass(frozen=True)
@@ -61,33 +61,45 @@ class Products:
         """Scores in `space` (float32, at least q x rows of it), and their rounding."""
         import torch
 
-        docs = _tensor(block).to(self.device).float()
+        docs = as_tensor(block).to(self.device).float()
         scores = space[: len(self._queries) * len(docs)].view(len(self._queries), len(docs))
         if not self.coarse:
             torch.mm(self._queries, docs.T, out=scores)
-            return scores, Rounding(self._error(self._norms, self._max_norm, 1), 0.0)
+            return scores, Rounding(self._summing(self._norms, self._max_norm), 0.0)
         coarse = docs.bfloat16()
-        off = float((docs - coarse).norm(dim=1).max()) * (1 + self._dim * 2 * _UNIT)
+        off = float((docs - coarse).norm(dim=1).max()) * (1 + self._dim * 2 * UNIT)
         scores.copy_(torch.mm(self._coarse_queries, coarse.T))
         # <q', d'> - <q, d> = <q' - q, d'> + <q, d' - d>, each at most the product of the norms (Cauchy and Schwarz)
         moved = self._off * (self._max_norm + off) + self._norms * off
-        summed = self._error(self._norms + self._off, self._max_norm + off, 2)  # its pairs of products round twice
+        summed = self._summing(
+            self._norms + self._off, self._max_norm + off, roundings=2
+        )  # its pairs of products round twice
         return scores, Rounding(1.001 * moved + summed, _HALF_UNIT * 1.01)
 
-    def _error(self, norms: Float[np.ndarray, " q"], max_norm: float, roundings: int) -> Float[np.ndarray, " q"]:
-        """How far a sum of products may be from the exact one (Higham 2002, section 3.1)."""
-        import torch
+    def refine(self) -> None:
+        """From now on in float32: too many documents are closer than bfloat16 can tell."""
+        self.coarse = False
 
-        on_gpu, backends = self.device.startswith("cuda"), torch.backends
-        setting = backends.cuda.matmul if on_gpu else backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
-        factors = _INPUT_ROUNDING.get(str(setting.fp32_precision), 0.0)
-        terms = self._dim * roundings * _UNIT
-        relative = 1.01 * (terms / (1 - terms) + 2 * factors + factors**2)
-        underflow = self._dim * float(np.finfo(np.float32).tiny) * (1 + (roundings - 1) * (max_norm + norms))
-        return relative * norms * max_norm + underflow
+    def _summing(self, norms: Float[np.ndarray, " q"], max_norm: float, roundings: int = 1) -> Float[np.ndarray, " q"]:
+        return summing_error(norms, max_norm, dim=self._dim, device=self.device, roundings=roundings)
 
 
-def _tensor(block: np.ndarray) -> Tensor:
+def summing_error(
+    norms: Float[np.ndarray, " q"], max_norm: float, *, dim: int, device: str, roundings: int = 1
+) -> Float[np.ndarray, " q"]:
+    """How far an inner product may be from the exact one (Higham 2002, section 3.1); `roundings` of each term."""
+    import torch
+
+    on_gpu, backends = device.startswith("cuda"), torch.backends
+    setting = backends.cuda.matmul if on_gpu else backends.mkldnn.matmul  # pyright: ignore[reportAttributeAccessIssue]
+    factors = _INPUT_ROUNDING.get(str(setting.fp32_precision), 0.0)
+    terms = dim * roundings * UNIT
+    relative = 1.01 * (terms / (1 - terms) + 2 * factors + factors**2)
+    underflow = dim * float(np.finfo(np.float32).tiny) * (1 + (roundings - 1) * (max_norm + norms))
+    return relative * norms * max_norm + underflow
+
+
+def as_tensor(block: np.ndarray) -> Tensor:
     """A view of a read-only mapped block; torch's warning about writing to it does not apply."""
     import torch
 

@@ -218,7 +218,7 @@ class Team:
         """The first process's plain value."""
         return told(value)
 
-    def gathered(self, rows: Float[np.ndarray, "rows dim"]) -> list[Float[np.ndarray, "_ dim"]]:
+    def gathered(self, rows: Shaped[np.ndarray, "rows dim"]) -> list[Shaped[np.ndarray, "_ dim"]]:
         """Every process's rows, in rank order; `dim` may be 0 where there are none."""
         if self.world == 1:
             return [rows]

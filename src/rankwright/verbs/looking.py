@@ -33,6 +33,7 @@ def show(given: Namespace) -> None:
 _NEXT = {  # by kind of artefact
     "model": ("export", "IT", "--verify"),
     "vectors": ("search", "IT", "DATA", "--model", "MODEL", "--out", "run.trec"),
+    "token-vectors": ("search", "IT", "DATA", "--model", "MODEL", "--out", "run.trec"),
     "ann": ("search", "IT", "DATA", "--model", "MODEL", "--out", "run.trec"),
     "bm25": ("search", "IT", "DATA", "--out", "run.trec"),
 }

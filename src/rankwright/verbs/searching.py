@@ -30,7 +30,8 @@ def encode(given: Namespace) -> None:
     ranker = load(given.model, device=device)
     how = {"device": device, "dtype": given.dtype, "precision": given.precision}
     vectors = assemble.encode_corpus(ranker, dataset, folder, **how)
-    out(f"vectors: {given.out}  ({len(vectors):,} x {vectors.dim}, {given.dtype})")
+    of = "" if ranker.vectors_per_text == "one" else " a token"
+    out(f"vectors: {given.out}  ({len(vectors):,} x {vectors.dim}{of}, {given.dtype})")
     out(f"next:    {command('search', given.out, given.data, '--model', given.model, '--out', 'run.trec')}")
 
 
@@ -68,7 +69,7 @@ def search(given: Namespace) -> None:
         raise UsageError(f"k must be at least 1, got {given.k}")
     ids = list(dataset.qrels(given.split).queries if given.split else dataset.queries.ids)
     kind = storage.read_manifest(given.index).kind
-    if kind in ("vectors", "ann"):
+    if kind in ("vectors", "token-vectors", "ann"):
         if given.model is None:
             raise UsageError("vectors are searched with the model that made them", fix="add --model FOLDER")
         device = assemble.pick_device(given.device)
@@ -127,7 +128,7 @@ def _mine(given: Namespace, path: Path, dataset: Dataset, known: Qrels, spec: Mi
 
 def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) -> tuple[Any, Any]:
     from ..models import load
-    from ..search import BM25, Exact
+    from ..search import BM25, exact_index
 
     if given.run:
         return read_run(Path(given.run), dataset.reading), None
@@ -143,7 +144,7 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
     if not scores:
         return found, None
     queries = assemble.encode_queries(ranker, dataset, ids, device=device)
-    return found, Exact(vectors, device).score(queries, ids, pairs=known)
+    return found, exact_index(vectors, device).score(queries, ids, pairs=known)
 
 
 def _workplace(given: Namespace, dataset: Dataset) -> Path:

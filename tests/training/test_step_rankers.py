@@ -1,4 +1,4 @@
-"""The gradient proof on the real dense ranker, built in every way: float64, dropout on, against plain autograd."""
+"""The gradient proof on the real rankers, built in every way: float64, dropout on, against plain autograd."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rankwright.losses import InfoNCE
-from rankwright.models import Dense, Lora
+from rankwright.models import Dense, Late, Lora
 from rankwright.training import Memory, Objective, Step, Term, check_gradients
 from rankwright.training.step import dropout_keys
 from rankwright.types import Batch
@@ -40,6 +40,13 @@ VARIANTS = {
     "checkpointed": {"gradient_checkpointing": True},
     "checkpointed, separate": {"gradient_checkpointing": True, "doc_backbone": TINY, "freeze": ("embeddings",)},
 }
+LATES = {
+    "late": {},
+    "attends to the expansion": {"attend_to_expansion": True, "dropout": 0.3},
+    "no expansion": {"query_expansion": False, "skiplist": ()},
+    "no markers": {"query_marker": "", "doc_marker": "", "doc_length": 12, "query_length": 20},
+    "frozen, checkpointed": {"freeze": ("embeddings",), "gradient_checkpointing": True},
+}
 LORAS = {
     "lora": {"lora": Lora(rank=3)},
     "lora with dropout": {"lora": Lora(rank=3, dropout=0.3), "projection": 7},
@@ -59,8 +66,8 @@ def batch_for(ranker) -> Batch:
     )  # fmt: skip
 
 
-def prove(options: dict) -> None:
-    ranker = Dense(TINY, **options).load(dtype="float64", seed=5)
+def prove(spec: Dense | Late) -> None:
+    ranker = spec.load(dtype="float64", seed=5)
     with torch.no_grad():  # LoRA's B matrices are zero at first, which would hide half of its gradients
         for name, parameter in ranker.named_parameters():
             if ".lora_B." in name:
@@ -74,13 +81,23 @@ def prove(options: dict) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_cached_gradient_is_plain_autograds(variant: str):
-    prove(VARIANTS[variant])
+    prove(Dense(TINY, **VARIANTS[variant]))
+
+
+@pytest.mark.parametrize("variant", LATES)
+def test_the_cached_gradient_of_late_interaction_is_plain_autograds(variant: str):
+    prove(Late(TINY, **({"dim": 8, "query_length": 12, "doc_length": 40} | LATES[variant])))
 
 
 @needs_peft
 @pytest.mark.parametrize("variant", LORAS)
 def test_the_cached_gradient_of_adapters_is_plain_autograds(variant: str):
-    prove(LORAS[variant])
+    prove(Dense(TINY, **LORAS[variant]))
+
+
+@needs_peft
+def test_the_cached_gradient_of_late_interaction_with_adapters_is_plain_autograds():
+    prove(Late(TINY, dim=8, lora=Lora(rank=3, dropout=0.3)))
 
 
 def gradients(ranker, batch: Batch, memory: Memory) -> dict[str, torch.Tensor]:

@@ -188,10 +188,10 @@ def test_ties_go_by_document_id_descending():
 def test_near_ties_are_decided_in_float64():
     rng = np.random.default_rng(2)
     base = rng.normal(size=(3, 16)).astype(np.float32)
-    docs = [base * np.float32(1 + i * 2e-7) for i in rng.permutation(200)]
+    docs = [(base * (1 + 1e-7 * rng.normal(size=base.shape))).astype(np.float32) for _ in range(200)]
     vectors = TokenVectors([f"d{i:03}" for i in range(200)], [(np.concatenate(docs), np.full(200, 3))])
-    queries = rng.normal(size=(2, 4, 16)).astype(np.float32)
-    run = LateIndex(vectors, block_tokens=50).search(queries, ["a", "b"], k=5)
+    queries = rng.normal(size=(20, 4, 16)).astype(np.float32)
+    run = LateIndex(vectors, block_tokens=50).search(queries, list("abcdefghijklmnopqrst"), k=5)
     scores = brute(vectors, queries)
     for row, (_, docs_found, _) in enumerate(run):
         best = sorted(range(200), key=lambda d: (scores[row, d], d), reverse=True)[:5]

@@ -716,4 +716,4 @@ def test_the_schema_lists_only_what_fits_a_slot():
     assert slots["Batches"] == {"ByDocument", "ByLength", "ByTopic", "Mixed", "Shuffled"}
     assert slots["Group"] == {"HardMargin", "MarginBins", "OneRelevant", "PerGrade", "Random", "Top", "Window"}
     assert slots["Source"] == {"Judged", "Ranking", "Scored", "Triples"}
-    assert slots["Model"] == {"Dense"}
+    assert slots["Model"] == {"Dense", "Late"}

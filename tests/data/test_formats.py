@@ -31,6 +31,7 @@ from rankwright.data.formats import (
     write_run,
 )
 from rankwright.data.policy import Reading
+from rankwright.data.scores import read_scores
 from rankwright.errors import DataError, NonFiniteError, UsageError
 from rankwright.types import Document, Qrels, Run
 
@@ -287,6 +288,8 @@ def test_the_examples_of_the_page_read(tmp_path: Path) -> None:
             corpora.append([document.id for document in read_corpus(path)])
         elif kind == "queries":
             queries.append(list(read_queries(path)))
+        elif kind == "scores":
+            assert len(read_scores(path)) == 2 * len(text.splitlines())
         elif name.startswith("qrels/"):
             qrels.append(read_qrels(path).to_dict())
         else:

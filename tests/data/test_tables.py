@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import _fields, _tables
+from rankwright.data import _fields, _ids, _tables
 from rankwright.data.formats import read_qrels, read_run
 from rankwright.data.policy import Reading
 from rankwright.errors import DataError

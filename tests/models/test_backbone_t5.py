@@ -96,7 +96,7 @@ def test_padded_equals_packed_with_dropout_on(attention, plain, monkeypatch):
     if attention == "eager":
         monkeypatch.setattr(T5EncoderModel, "_supports_sdpa", False)
     else:
-        monkeypatch.setattr("rankwright.models.dense_ranker.adopt_packing", lambda _: "padded")
+        monkeypatch.setattr("rankwright.models.building.adopt_packing", lambda _: "padded")
     padded = load(plain, dtype="float64").train()
     assert padded.training_note.startswith("padded (eager attention)" if attention == "eager" else "padded,")
     expected, found = gradients(padded, keyed(padded)), gradients(packed, keyed(packed))

@@ -216,7 +216,7 @@ def test_queries_do_not_influence_each_other(monkeypatch):
     index = Exact(Vectors([f"d{i}" for i in range(800)], [docs]), block_rows=90)
     together = found(index, queries, 7)
     assert together == [found(index, queries[i : i + 1], 7)[0] for i in range(23)]
-    monkeypatch.setattr(exact, "_QUERY_ROWS", 5)
+    monkeypatch.setattr(module, "_QUERY_ROWS", 5)
     assert found(index, queries, 7) == together
 
 

@@ -1,0 +1,71 @@
+"""Every recipe that comes along: it parses, and runs a few steps on the tiny model and data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rankwright
+from rankwright import storage
+from rankwright.cli import main
+from rankwright.loading import load_recipe
+
+RECIPES = sorted(path.stem for path in (Path(rankwright.__file__).parent / "recipes").glob("*.yaml"))
+SHORT = ["stages.0.train.steps=2", "stages.0.batches.Shuffled.size=3", "precision=float32"]
+
+
+@pytest.fixture
+def place(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what the recipes need: teacher scores, topics, a list of negatives."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RANKWRIGHT_CACHE", str(tmp_path / "cache"))
+    qrels = rankwright.read_qrels(tiny_data / "qrels/train.tsv")
+    draw = np.random.default_rng(0)
+    docs = sorted({doc for _, some, _ in qrels for doc in some})
+    scores = [f"{q}\t{d}\t{8 * (d in some) + draw.normal():.3f}\n" for q, some, _ in qrels for d in docs]
+    Path("scores.tsv").write_text("".join(scores))
+    Path("topics.tsv").write_text("".join(f"{q}\t{i % 2}\n" for i, q in enumerate(qrels.queries)))
+    negatives = [f"{q}\t{d}\t0\n" for q, some, _ in qrels for d in docs if d not in some]
+    Path("negatives.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(negatives))
+    return tmp_path
+
+
+def overrides(name: str, model: Path, data: Path) -> list[str]:
+    """What puts the tiny model and data in the place of the published ones."""
+    kind = "Late" if "colbert" in name else "Dense"
+    given = [f"model.{kind}.{side}_length=24" for side in ("query", "doc")]
+    given += [f"model.{kind}.backbone={model}", f"evaluate=[{{dataset: {data}, baselines: [bm25]}}]", *SHORT]
+    plan = load_recipe(name)
+    for at, source in enumerate(plan.stages[0].data):
+        which = f"stages.0.data.{at}.{type(source).__name__}"
+        given.append(f"{which}.dataset={data}")
+        if name.startswith("sycl") and getattr(source, "qrels", None):
+            given.append(f"{which}.qrels=negatives.tsv")
+        if name in ("margin-mse", "colbert-margin-mse", "tas-b"):
+            given += [f"{which}.scores=scores.tsv", f"stages.0.group.MarginBins.relevant={data}/qrels/train.tsv"]
+    if name == "tas-b":
+        given = [word for word in given if "Shuffled" not in word]
+        given += ["stages.0.batches.ByTopic.size=3", "stages.0.batches.ByTopic.topics=topics.tsv"]
+        given += [
+            f"stages.0.objective.1.teacher.Late={{backbone: {model}, query_length: 24, doc_length: 24}}",
+            "stages.0.validate=null",
+        ]
+    if plan.stages[0].train.epochs is not None:
+        given = [word.replace("train.steps=2", "train.epochs=1") for word in given]
+    if name in ("quickstart", "mini-colbert"):
+        given = [w for w in given if "Shuffled" not in w] + ["stages.0.batches.ByDocument.size=3"]
+    if name == "quickstart":
+        given += ["stages.0.mine.keep={ranks: [1, 10]}"]
+    return [*given, "stages.0.train.precision=float32", "stages.0.train.memory=null"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_bundled_recipe_runs(name: str, place: Path, tiny_model: Path, tiny_data: Path):
+    main(["run", name, *overrides(name, tiny_model, tiny_data), "--folder", "made"])
+    log = storage.read_lines("made/stage-1/train/log.jsonl")
+    assert log
+    assert all(np.isfinite(record["loss"]) for record in log)
+    assert storage.verify("made/model", "model", full=True)
+    assert "<html" in Path("made/report.html").read_text()

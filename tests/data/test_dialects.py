@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 
 from rankwright import storage
 from rankwright.data import Dataset, Reading
-from rankwright.data.dialects import DIALECTS, WRITERS, content_id, convert, detect, read_scores
+from rankwright.data.dialects import DIALECTS, WRITERS, content_id, convert, detect
 from rankwright.data.policy import POLICIES
+from rankwright.data.scores import read_scores
 from rankwright.errors import DataError, UsageError
 
 

@@ -67,7 +67,7 @@ def test_the_report_shows_what_effort_buys(tmp_path, vectors, queries, kind, lea
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_reopened_it_answers_the_same(tmp_path, vectors, queries, kind):
-    made = Ann(kind).build(tmp_path / "i", vectors)
+    made = Ann(kind, pq_bits=4).build(tmp_path / "i", vectors)
     opened = AnnIndex.open(tmp_path / "i")
     run = made.search(queries, NAMES, k=7)
     assert opened.search(queries, NAMES, k=7).to_dict() == run.to_dict()
@@ -82,7 +82,7 @@ def test_reopened_it_answers_the_same(tmp_path, vectors, queries, kind):
 @pytest.mark.parametrize("kind", ["flat", "ivf", "pq"])
 def test_an_index_built_twice_has_the_same_bytes(tmp_path, vectors, kind):
     for name in ("i", "j"):
-        Ann(kind).build(tmp_path / name, vectors)
+        Ann(kind, pq_bits=4).build(tmp_path / name, vectors)
     for path in (tmp_path / "i").iterdir():
         assert path.read_bytes() == (tmp_path / "j" / path.name).read_bytes()
 

@@ -11,9 +11,10 @@ from typing import NamedTuple
 from ... import storage
 from ...errors import DataError, UsageError
 from ..policy import Reading
+from ..scores import read_scores
 from ._collecting import write_beir
 from ._items import SCORES, Dialect, Judgement, Query, Score, Stream, content_id, read_text_file, text_files
-from ._writing import WRITERS, Collection, read_scores
+from ._writing import WRITERS, Collection
 from .colbert import ColBERT
 from .dpr import DPR
 from .flagembedding import FlagEmbedding
@@ -39,7 +40,6 @@ __all__ = [
     "convert",
     "detect",
     "read",
-    "read_scores",
 ]  # fmt: skip
 
 _READERS: tuple[Dialect, ...] = (

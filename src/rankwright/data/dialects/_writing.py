@@ -15,12 +15,10 @@ import numpy as np
 from ...progress import track
 from ...storage import write_file
 from ...types import Document, Qrels, Run
-from .._tables import DOC_NAMES, GRADE_NAMES, QUERY_NAMES, Table
-from .._tables import Dialect as Columns
-from .._texts import position
 from ..dataset import Dataset
-from ..formats import read_run, write_qrels, write_run
+from ..formats import write_qrels, write_run
 from ..policy import Reading
+from ..scores import read_scores
 from ._collecting import Lines, write_scores
 from ._items import SCORES
 
@@ -40,9 +38,10 @@ class Collection:
     def open(cls, folder: str | Path, reading: Reading, *, cache: Path | None = None) -> Collection:
         """A data set, with the teacher's scores beside it (``scores.tsv`` or a run) if there are any."""
         dataset = Dataset.open(folder, reading=reading, cache=cache)
-        for name, read in ((SCORES, read_scores), (TREC_SCORES, read_run)):
+        for name in (SCORES, TREC_SCORES):
             if (path := dataset.folder / name).is_file():
-                return cls(dataset, read(path, reading))
+                found = read_scores(path, reading)
+                return cls(dataset, Run(found.queries, found.docs, found.offsets, found.columns, found.values))
         return cls(dataset, None)
 
     def grouped(self, split: str) -> Iterator[tuple[str, str, list[tuple[Document, float]]]]:
@@ -75,29 +74,6 @@ class Collection:
     def _score_rows(self) -> dict[str, int]:
         assert self.scores is not None
         return self.scores.rows()
-
-
-def read_scores(path: Path, reading: Reading) -> Run:
-    """Teacher scores: query, document and score between tabs, perhaps under a header.
-
-    Raises:
-        DataError: a problem of policy.py.
-    """
-    table = Table(path, reading, grades=False)
-    table.read_text(_score_columns, "3 (query, document, score)")
-    return table.build(Run)
-
-
-def _score_columns(line: str) -> Columns | None:
-    fields = line.split("\t") if "\t" in line else line.split()
-    found = [position(fields, (*names, "did")) for names in (QUERY_NAMES, DOC_NAMES, GRADE_NAMES)]
-    separator = "\t" if "\t" in line else None
-    if len(fields) != 3:
-        return None
-    query, doc, value = found
-    if query is None or doc is None or value is None:
-        return Columns(separator, 3, 0, 1, 2)
-    return Columns(separator, 3, query, doc, value, header=True)
 
 
 def joined(document: Document) -> str:

@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rankwright.data import Reading, _tables, read_scores, read_triples
-from rankwright.data.scores import read_ids
+from rankwright.data import Reading, _tables, read_query_ids, read_scores, read_triples
 from rankwright.errors import DataError
 
 _SINGLE = '{"qid": "q2", "docid": "d1", "score": 0}\n'
@@ -81,6 +80,6 @@ def test_wrong_scores_name_their_line(tmp_path: Path) -> None:
 def test_ids_are_the_first_column_or_the_id_field(tmp_path: Path) -> None:
     for name, text in (("a.txt", "1\n2 x\n\n2\n"), ("b.tsv", "query-id\tcorpus-id\tscore\n1\tx\t1\n2\ty y\t0\n"),
                        ("c", '{"qid": "1", "docid": ["a"]}\n{"_id": "2"}\n')):  # fmt: skip
-        assert read_ids(_put(tmp_path / name, text), Reading()) == {"1", "2"}
+        assert read_query_ids(_put(tmp_path / name, text)) == ["1", "2"]
     with pytest.raises(DataError, match="holds no id"):
-        read_ids(_put(tmp_path / "e.txt", "\n"), Reading())
+        read_query_ids(_put(tmp_path / "e.txt", "\n"))

@@ -6,8 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import DataError
+from ._fields import check_id
+from ._json import read_jsonl
 from ._lines import kind_of, read_lines
-from .formats import read_queries, write_lines
+from ._tables import QUERY_NAMES
+from ._texts import looks_like_json, parquet_records
+from .formats import write_lines
 from .policy import Reading, shown
 
 HEADER = ("query-id", "topic")
@@ -39,13 +43,29 @@ def write_topics(path: str | Path, topics: Iterable[tuple[str, str]]) -> None:
     write_lines(Path(path), (f"{query}\t{topic}\n" for query, topic in [HEADER, *topics]))
 
 
-def read_query_ids(path: str | Path) -> list[str]:
-    """The ids of a file of queries or of judgements, each once: the first column of text, ids of JSON lines or Parquet.
+def read_query_ids(path: str | Path, reading: Reading | None = None) -> list[str]:
+    """The ids that a file lists, each once: of JSON lines and Parquet the id field, else the first column.
+
+    Any file of queries or of judgements will do, with or without a header; a query needs no text here.
 
     Raises:
-        DataError: the file cannot be read, or a problem of policy.py. An id without a text is no problem here.
+        DataError: a problem of policy.py.
     """
-    path = Path(path)
-    if kind_of(path) in (".jsonl", ".ndjson", ".json", ".parquet", ".pq"):
-        return [query for query, _ in read_queries(path)]
-    return list(dict.fromkeys(line.split(None, 1)[0] for _, line in read_lines(path, Reading())))
+    path, reading = Path(path), reading or Reading()
+    suffix, names = kind_of(path), ("_id", "id", *QUERY_NAMES)
+    json_lines = suffix in (".jsonl", ".ndjson", ".json")
+    if suffix in (".parquet", ".pq"):
+        ids = ((at, record["id"]) for at, record in parquet_records(path, {"id": names}, reading))
+    elif json_lines or (suffix not in (".tsv", ".txt") and looks_like_json(path, reading)):
+        ids = ((at, next((row[name] for name in names if name in row), None)) for at, row in read_jsonl(path, reading))
+    else:
+        rows = ((at, line.split(None, 1)[0]) for at, line in read_lines(path, reading) if line.split())
+        ids = ((at, name) for place, (at, name) in enumerate(rows) if place or name not in names)
+    found: dict[str, None] = {}
+    for at, name in ids:
+        checked = check_id(name, "query id", f"{path}:{at}", reading)
+        if checked is not None:
+            found[checked] = None
+    if not found:
+        reading.problem("empty file", "holds no id", where=path, fix="write one query id a line")
+    return list(found)

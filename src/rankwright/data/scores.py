@@ -1,15 +1,13 @@
-"""Readers of teacher scores, of triples, and of files that list query ids."""
+"""Readers of teacher scores and of triples."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ..types import Qrels
-from ._fields import NUMBER, check_id
-from ._json import read_jsonl
-from ._lines import kind_of, read_lines
+from ._fields import NUMBER
 from ._tables import DOC_NAMES, GRADE_NAMES, QUERY_NAMES, TREC_RUN, Dialect, Table
-from ._texts import looks_like_json, position
+from ._texts import position
 from .policy import Reading
 
 _SCORES = (
@@ -45,28 +43,6 @@ def read_triples(path: Path, reading: Reading | None = None) -> Qrels:
     table = Table(Path(path), reading or Reading(), grades=True, repeats=True)
     table.read_text(_triples_dialect, _TRIPLES)
     return table.build(Qrels)
-
-
-def read_ids(path: Path, reading: Reading) -> set[str]:
-    """The ids that a file lists: of JSON lines the id field, else the first column, with or without a header.
-
-    Raises:
-        DataError: a problem of policy.py.
-    """
-    found: set[str] = set()
-    suffix, names = kind_of(path), ("_id", "id", *QUERY_NAMES)
-    if suffix in (".jsonl", ".ndjson", ".json") or (suffix not in (".tsv", ".txt") and looks_like_json(path, reading)):
-        ids = ((number, next((row[n] for n in names if n in row), None)) for number, row in read_jsonl(path, reading))
-    else:
-        rows = ((number, line.split("\t")[0].split()[0]) for number, line in read_lines(path, reading) if line.split())
-        ids = ((number, name) for at, (number, name) in enumerate(rows) if at or name not in names)
-    for number, name in ids:
-        checked = check_id(name, "query id", f"{path}:{number}", reading)
-        if checked is not None:
-            found.add(checked)
-    if not found:
-        reading.problem("empty file", "holds no id", where=path, fix="write one query id a line")
-    return found
 
 
 def _scores_dialect(line: str) -> Dialect | None:

@@ -16,7 +16,8 @@ from ..types import Qrels, Run
 from .dataset import rows_where, select_queries
 from .formats import read_run
 from .keeping import Keep, in_fraction
-from .scores import read_ids, read_scores, read_triples
+from .query_files import read_query_ids
+from .scores import read_scores, read_triples
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -63,7 +64,7 @@ class Source(ABC):
         if self.queries is None:
             return table
         if isinstance(self.queries, str):
-            wanted = read_ids(Path(self.queries), reading)
+            wanted = set(read_query_ids(self.queries, reading))
             chosen = np.array([query in wanted for query in table.queries], bool)
         else:
             chosen = in_fraction(list(table.queries), self.queries)

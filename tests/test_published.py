@@ -54,7 +54,7 @@ def overrides(name: str, model: Path, data: Path) -> list[str]:
         ]
     if plan.stages[0].train.epochs is not None:
         given = [word.replace("train.steps=2", "train.epochs=1") for word in given]
-    if name in ("quickstart", "mini-colbert"):
+    if name == "mini-colbert":
         given = [w for w in given if "Shuffled" not in w] + ["stages.0.batches.ByDocument.size=3"]
     if name == "quickstart":
         given += ["stages.0.mine.keep={ranks: [1, 10]}"]

@@ -120,7 +120,7 @@ def _summary(report: Report, group: Sequence[SystemResult]) -> Table:
             strong = len(group) > 1 and value == best[measure]
             row.append(Cell(value, mark=mark, small=interval(bounds) if bounds else "", strong=strong))
         if timed:
-            row.append(Cell("–" if system.latency is None else compact(1000 * system.latency)))
+            row.append(Cell("–" if system.latency is None else f"{1000 * system.latency:,.2f}"))
         rows.append(row)
     queries = max(map(len, group[0].per_query.values()), default=0)
     title = " · ".join(p for p in (group[0].dataset, group[0].split, f"{queries:,} queries" if queries else "") if p)

@@ -16,7 +16,7 @@ check: .venv/dev.ok
 	$(BIN)/pyright
 
 test: .venv/dev.ok
-	$(BIN)/pytest -n 2 -m "not soak"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not soak"
 
 soak: .venv/dev.ok
 	$(BIN)/pytest -m soak --timeout 1800

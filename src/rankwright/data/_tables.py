@@ -61,14 +61,17 @@ RUN_EXPECTED = (
 
 def qrels_dialect(line: str) -> Dialect | None:
     """The dialect of a qrels file by its first line: BEIR with or without header, TREC, or None."""
+    return three_columns(line) or (TREC_QRELS if len(line.split()) == 4 else None)
+
+
+def three_columns(line: str) -> Dialect | None:
+    """Columns that a header names, or else three: query, document, value."""
     separator = "\t" if "\t" in line else None
     fields = line.split(separator)
     query, doc, value = (position(fields, names) for names in (QUERY_NAMES, DOC_NAMES, GRADE_NAMES))
     if query is not None and doc is not None and value is not None:
         return Dialect(separator, len(fields), query, doc, value, header=True)
-    if len(fields) == 3:
-        return Dialect(separator, 3, 0, 1, 2)
-    return TREC_QRELS if len(line.split()) == 4 else None
+    return Dialect(separator, 3, 0, 1, 2) if len(fields) == 3 else None
 
 
 def run_dialect(line: str) -> Dialect | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -48,8 +49,33 @@ class _Positives:
         return taken(candidates, [int(pairs.positive[drawn]), int(pairs.negative[drawn])])
 
 
+class _OfPairs(Group):
+    """A positive and a negative, drawn by margin; a query without a pair gives one document, with the highest target."""
+
+    relevant: str | None
+
+    @cached_property
+    def _positives(self) -> _Positives:
+        return _Positives(self.relevant)
+
+    def files(self) -> tuple[str, ...]:
+        return () if self.relevant is None else (self.relevant,)
+
+    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
+        pairs, rng = self._positives.pairs(candidates), generator(seed, "group", epoch, candidates.query)
+        if len(pairs.margins):
+            return self._positives.example(candidates, pairs, self._drawn(pairs.margins, rng))
+        targets = np.asarray(candidates.targets)
+        best = np.flatnonzero(targets == targets.max())
+        return taken(candidates, [int(best[rng.integers(len(best))])])
+
+    @abstractmethod
+    def _drawn(self, margins: np.ndarray, rng: np.random.Generator) -> int:
+        """The place of the pair that is drawn, by the margins of all."""
+
+
 @dataclass(frozen=True)
-class MarginBins(Group):
+class MarginBins(_OfPairs):
     """One positive and one negative, balanced over the teacher's margin (TAS-Balanced, arXiv:2104.06967).
 
     The range of a query's margins is cut into `bins` parts of equal width; a part that has pairs is drawn uniformly,
@@ -70,26 +96,15 @@ class MarginBins(Group):
     def __post_init__(self) -> None:
         at_least("MarginBins", "bins", self.bins, 1)
 
-    @cached_property
-    def _positives(self) -> _Positives:
-        return _Positives(self.relevant)
-
-    def files(self) -> tuple[str, ...]:
-        return () if self.relevant is None else (self.relevant,)
-
-    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
-        pairs = self._positives.pairs(candidates)
-        if not len(pairs.margins):
-            return _best(candidates, seed, epoch)
-        rng = generator(seed, "group", epoch, candidates.query)
-        bins = _bins(pairs.margins, self.bins)
+    def _drawn(self, margins: np.ndarray, rng: np.random.Generator) -> int:
+        bins = _bins(margins, self.bins)
         filled = np.unique(bins)
         within = np.flatnonzero(bins == filled[rng.integers(len(filled))])
-        return self._positives.example(candidates, pairs, int(within[rng.integers(len(within))]))
+        return int(within[rng.integers(len(within))])
 
 
 @dataclass(frozen=True)
-class HardMargin(Group):
+class HardMargin(_OfPairs):
     """One positive and one negative, drawn uniformly among the pairs whose teacher margin is at most `cutoff`.
 
     Pairs that the teacher tells apart with ease teach little. A query without a hard pair gives the hardest it has.
@@ -106,20 +121,9 @@ class HardMargin(Group):
     def __post_init__(self) -> None:
         finite("HardMargin", "cutoff", self.cutoff)
 
-    @cached_property
-    def _positives(self) -> _Positives:
-        return _Positives(self.relevant)
-
-    def files(self) -> tuple[str, ...]:
-        return () if self.relevant is None else (self.relevant,)
-
-    def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
-        pairs = self._positives.pairs(candidates)
-        if not len(pairs.margins):
-            return _best(candidates, seed, epoch)
-        hard = np.flatnonzero(pairs.margins <= max(self.cutoff, float(pairs.margins.min())))
-        drawn = generator(seed, "group", epoch, candidates.query).integers(len(hard))
-        return self._positives.example(candidates, pairs, int(hard[drawn]))
+    def _drawn(self, margins: np.ndarray, rng: np.random.Generator) -> int:
+        hard = np.flatnonzero(margins <= max(self.cutoff, float(margins.min())))
+        return int(hard[rng.integers(len(hard))])
 
 
 def _bins(margins: np.ndarray, bins: int) -> np.ndarray:
@@ -127,10 +131,3 @@ def _bins(margins: np.ndarray, bins: int) -> np.ndarray:
     low, high = float(margins.min()), float(margins.max())
     lower_edges = low + np.arange(bins) * ((high - low) / bins)
     return np.searchsorted(lower_edges, margins, side="right") - 1
-
-
-def _best(candidates: Candidates, seed: int, epoch: int) -> Example:
-    targets = np.asarray(candidates.targets)
-    best = np.flatnonzero(targets == targets.max())
-    drawn = generator(seed, "group", epoch, candidates.query).integers(len(best))
-    return taken(candidates, [int(best[drawn])])

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ..types import Qrels
 from ._fields import NUMBER
-from ._tables import DOC_NAMES, GRADE_NAMES, QUERY_NAMES, TREC_RUN, Dialect, Table
-from ._texts import position
+from ._tables import QUERY_NAMES, TREC_RUN, Dialect, Table, three_columns
 from .policy import Reading
 
 _SCORES = (
@@ -46,13 +45,8 @@ def read_triples(path: Path, reading: Reading | None = None) -> Qrels:
 
 
 def _scores_dialect(line: str) -> Dialect | None:
-    separator = "\t" if "\t" in line else None
-    fields = line.split(separator)
-    query, doc, value = (position(fields, names) for names in (QUERY_NAMES, DOC_NAMES, GRADE_NAMES))
-    if query is not None and doc is not None and value is not None:
-        return Dialect(separator, len(fields), query, doc, value, header=True)
-    if len(fields) == 3:
-        return Dialect(separator, 3, 0, 1, 2)
+    if (found := three_columns(line)) is not None:
+        return found
     words = line.split()
     if len(words) == 5 and all(map(NUMBER.fullmatch, words[:2])):
         return _PAIRS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Float, Int
 from .. import storage
 from ..errors import ArtefactError, UsageError
 from .index import DocIds
-from .vectors import max_norm, shard_name
+from .vectors import content_hash, max_norm, shard_name
 
 KIND = "token-vectors"
 
@@ -91,10 +90,7 @@ class TokenVectors:
         """Content hash: of what they were made from when opened, of ids and bytes when made in memory."""
         if self._opened is not None:
             return self._opened.key
-        hashed = hashlib.sha256(self.ids.digest().encode() + self.lengths.tobytes())
-        for shard in self._shards:
-            hashed.update(np.ascontiguousarray(shard).tobytes())
-        return hashed.hexdigest()
+        return content_hash(self.ids, [self.lengths, *self._shards])
 
     @cached_property
     def max_norm(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -78,10 +78,7 @@ class Vectors:
         """Content hash: of what they were made from when opened, of ids and bytes when made in memory."""
         if self._opened is not None:
             return self._opened.key
-        hashed = hashlib.sha256(self.ids.digest().encode())
-        for shard in self._shards:
-            hashed.update(np.ascontiguousarray(shard).tobytes())
-        return hashed.hexdigest()
+        return content_hash(self.ids, self._shards)
 
     @cached_property
     def max_norm(self) -> float:
@@ -177,6 +174,14 @@ def check_queries(queries: Float[np.ndarray, "q dim"], query_ids: Sequence[str],
             f"the vector of query {query_ids[int(bad[0])]!r} (row {int(bad[0])}) is not finite or too large",
             fix="look at that text (empty?) and at the model",
         )
+
+
+def content_hash(ids: DocIds, arrays: Iterable[np.ndarray]) -> str:
+    """Of ids and bytes."""
+    hashed = hashlib.sha256(ids.digest().encode())
+    for array in arrays:
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()
 
 
 def inner_products(

@@ -254,7 +254,7 @@ def open_mixture(sources: Sequence[Source], *, reading: Reading, cache: Path | N
 def make_loader(
     ranker: Ranker,
     mixture: Mixture,
-    sources: Sequence[Source],
+    supervision: Supervision,
     *,
     group: Group,
     batches: Batches,
@@ -265,7 +265,7 @@ def make_loader(
     world: int = 1,
 ) -> Loader:
     """Judgements and texts as a stream of batches, a pure function of the seed."""
-    supervision, cache = Supervision.open(mixture, sources), mixture.first.cache
+    cache = mixture.first.cache
     return Loader(
         supervision,
         group=group,

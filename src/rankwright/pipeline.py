@@ -89,6 +89,7 @@ class Pipeline:
         self._latency: list[dict[str, float]] = [{} for _ in plan.evaluate]
         self._datasets: dict[str, Dataset] = {}
         self._judged: dict[tuple[str, str], Qrels] = {}
+        self._merged: tuple[tuple[Source, ...], Supervision] | None = None
         self._names, self._labels = dataset_names(self.plan), collection_labels(self.plan)
 
     # --- the story -------------------------------------------------------------------------------
@@ -142,7 +143,7 @@ class Pipeline:
             self._qrels(evaluation)
         for stage in self.plan.stages:
             mixture = self._mixture(stage.data)
-            Supervision.open(mixture, stage.data)
+            self._supervision(mixture, stage.data)
             assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
             if stage.mine and stage.mine.by not in ("model", "bm25"):
                 formats.read_run(Path(stage.mine.by), self.reading)
@@ -180,6 +181,12 @@ class Pipeline:
 
     def _mixture(self, sources: Sequence[Source]) -> Mixture:
         return Mixture.open(sources, self._dataset)
+
+    def _supervision(self, mixture: Mixture, sources: Sequence[Source]) -> Supervision:
+        """Merged once for all that asks for it: the last is kept."""
+        if self._merged is None or self._merged[0] != tuple(sources):
+            self._merged = tuple(sources), Supervision.open(mixture, sources)
+        return self._merged[1]
 
     def _qrels(self, evaluation: Evaluation) -> Qrels:
         dataset, key = self._dataset(evaluation.dataset), (evaluation.dataset, evaluation.qrels or evaluation.split)
@@ -312,7 +319,7 @@ class Pipeline:
             "recipe": fingerprint(choices(chosen)),
             "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
             "texts": fingerprint([mixture.corpus.fingerprint, mixture.queries.fingerprint]),
-            "judgements": Supervision.open(mixture, sources).fingerprint,
+            "judgements": self._supervision(mixture, sources).fingerprint,
             "seed": str(self.plan.seed),
             "device": torch.device(self.device).type,  # several processes have one each
             "threads": str(torch.get_num_threads()),
@@ -338,7 +345,7 @@ class Pipeline:
                 device=self.device, precision=self.precision,
             )  # fmt: skip
         loader = assemble.make_loader(
-            ranker, mixture, sources, group=stage.group, batches=stage.batches, seed=seed,
+            ranker, mixture, self._supervision(mixture, sources), group=stage.group, batches=stage.batches, seed=seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
             rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
@@ -353,7 +360,7 @@ class Pipeline:
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         mixture = self._mixture(stage.data)
-        dataset, known = mixture.first, mixture.of_first(Supervision.open(mixture, stage.data).table)
+        dataset, known = mixture.first, mixture.of_first(self._supervision(mixture, stage.data).table)
         index = exact_index(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
         miner = Miner(
             spec, dataset, known, ranker, index, lambda: self._bm25_index(dataset), self.reading, self.device

@@ -50,7 +50,7 @@ class _Positives:
 
 
 class _OfPairs(Group):
-    """A positive and a negative, drawn by margin; a query without a pair gives one document, with the highest target."""
+    """A positive and a negative drawn by margin; a query without a pair gives one document of the highest target."""
 
     relevant: str | None
 

@@ -42,7 +42,7 @@ def _mix_(words: Int[Tensor, "..."]) -> Int[Tensor, "..."]:
 class _Forward:
     """One forward pass: the key and the position of every token place, and how often each module has run."""
 
-    keys: Int[Tensor, "rows #places"]
+    keys: Int[Tensor, " rows #places"]
     positions: Int[Tensor, "#rows places"]
     uses: dict[int, int] = field(default_factory=dict)
 
@@ -51,7 +51,7 @@ _current: ContextVar[_Forward | None] = ContextVar("rankwright_dropout", default
 
 
 @contextmanager
-def drawing(keys: Int[Tensor, "rows #places"] | None, positions: Int[Tensor, "#rows places"]) -> Iterator[None]:
+def drawing(keys: Int[Tensor, " rows #places"] | None, positions: Int[Tensor, "#rows places"]) -> Iterator[None]:
     """Within the block, `KeyedDropout` drops in [rows, places, dim] tensors; keys None: nothing is dropped.
 
     Args:

@@ -117,3 +117,18 @@ def test_time_per_query_is_measured_and_remembered(tmp_path, tiny_model, tiny_da
         storage.write_json(tmp_path / "run/steps.json", steps)
         with pytest.raises(ArtefactError, match="not a list of finished steps"):
             known_steps(tmp_path / "run")
+
+
+def test_mined_documents_join_with_their_grade(tmp_path, tiny_model, tiny_data, monkeypatch):
+    seen = []
+    mixture = Pipeline._mixture
+    monkeypatch.setattr(Pipeline, "_mixture", lambda self, sources: seen.append(list(sources)) or mixture(self, sources))
+    stage = {
+        "data": [{"Judged": {"dataset": str(tiny_data)}}], "group": {"Random": {"size": 4}},
+        "mine": {"by": "bm25", "keep": {"ranks": [1, 10]}, "grade": 1},
+        "objective": [{"loss": "KLDivergence"}], "train": {"steps": 1},
+    }  # fmt: skip
+    carried_out(tmp_path, "made", tiny_model, [], stages=[stage])
+    mined, judged = seen[-1]
+    assert mined.qrels.endswith("negatives.tsv")
+    assert (mined.grade, judged.grade) == (1.0, None)

@@ -278,7 +278,7 @@ class Pipeline:
         mixture, first = self._mixture(sources), sources[0]
         if stage.mine is not None:
             negatives = self._mine(stage, stage.mine, folder / "negatives.tsv", ranker, system)
-            mined = Judged(first.dataset, qrels=str(negatives), grade=0.0)
+            mined = Judged(first.dataset, qrels=str(negatives), grade=stage.mine.grade)
             sources.insert(0, replace(mined, namespace=first.namespace, query_namespace=first.query_namespace))
         model = self.folder / "model" if number == len(self.plan.stages) else folder / "model"
         identity = distributed.told(self._identity(stage, ranker, mixture, sources))

@@ -21,7 +21,7 @@ MEASURES = ("nDCG@10", "R@100", "RR@10")
 
 @dataclass(frozen=True)
 class Mining:
-    """Hard negatives, found before a stage trains; they join its data with grade 0, judgements win.
+    """Hard negatives, found before a stage trains; they join its data with their grade, judgements win.
 
     They come from the data set of the stage's first source, for its queries that have a relevant document there.
 
@@ -29,11 +29,13 @@ class Mining:
         by: ``model``: the model the stage starts from; ``bm25``; or the path of a TREC run of the training queries.
         depth: documents retrieved per query.
         keep: which of them become negatives.
+        grade: their target; above 0 where even a mined document is worth more than another query's (SyCL's mixture: 1).
     """
 
     by: str = "model"
     depth: int = 100
     keep: Mine = field(default_factory=Mine)
+    grade: float = 0.0
 
     def __post_init__(self) -> None:
         if self.depth < 1:

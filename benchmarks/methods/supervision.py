@@ -1,0 +1,179 @@
+"""Graded lists against binary ones, topic batches against random ones, two teachers against one; over seeds.
+
+    python -m benchmarks.methods.supervision WORK [--data DIR] [--seeds 0 1 2] [--only medquad] [--jobs 2]
+
+Every cell is a `rankwright run` of a mini recipe, as one could type it. What is there already is not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .._texts import BACKBONE
+from .common import TRAIN, Cells, write_results
+from .data import cranfield, medquad
+
+TOKENS = 96  # of a document, in training and search: what a laptop does in a minute or two
+LEVELS = ("binary", "wasserstein", "kl")
+MARGINS = ("random", "topics", "tas-balanced", "dual")
+KL = "stages.0.objective=[{loss: {KLDivergence: {temperature: 0.05, target_temperature: 0.5}}, against: batch}]"
+# each with the one it is compared with
+PAIRS = [("binary", "wasserstein"), ("binary", "kl")]
+PAIRS += [("random", "topics"), ("random", "tas-balanced"), ("topics", "tas-balanced"), ("tas-balanced", "dual")]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Where a collection's parts are, and what of the recipes changes for it."""
+
+    train: str  # data set folders or names
+    test: str
+    levels: str
+    levels_split: str
+    size: int  # documents of a list with levels
+    topics: int
+    depth: int  # BM25's documents that the teacher scores, a training query
+    binary: dict[int, int]
+    teacher_steps: int = 100
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def collections(work: Path) -> dict[str, Collection]:
+    folder = work / "data"
+    mapped = {3: 1, 2: 1, 1: 0}
+    return {
+        "scifact": Collection(
+            "bundled:scifact", "bundled:scifact", "bundled:scifact-levels", "train", 4, 40, 30, mapped
+        ),
+        "medquad": Collection(
+            str(folder / "medquad"), str(folder / "medquad-test"), str(folder / "medquad"), "levels", 4, 100, 8, mapped
+        ),
+        "cranfield": Collection(
+            str(folder / "cranfield"), str(folder / "cranfield"), str(folder / "cranfield"), "levels", 6, 7, 30,
+            {4: 1, 3: 1, 2: 1, 1: 1}, teacher_steps=50,
+        ),
+    }  # fmt: skip
+
+
+def command(*words: object) -> list[str]:
+    return ["rankwright", *map(str, words)]
+
+
+def run_of(recipe: str, collection: Collection, folder: Path, *overrides: str, late: bool = False) -> list[str]:
+    model = [f"model.{'Late' if late else 'Dense'}.doc_length={TOKENS}"]
+    test = f"dataset: {collection.test!r}, split: test, measures: [nDCG@10, R@100], depth: 100, baselines: []"
+    return command("run", recipe, "--folder", folder, "device=cpu", f"evaluate=[{{{test}}}]", *model, *overrides)
+
+
+def teacher(name: str, collection: Collection, work: Path) -> list[list[str]]:
+    """The late-interaction teacher, its scores of BM25's documents and of the judged ones, and the topics."""
+    here = work / name
+    made = run_of(
+        "mini-colbert", collection, here / "teacher", f"stages.0.data.0.Judged.dataset={collection.train!r}",
+        "stages.0.batches.ByDocument.size=16", TRAIN.format(rate="1e-4", steps=collection.teacher_steps), late=True,
+    )  # fmt: skip
+    model, pairs, data = here / "teacher" / "model", here / "pairs.trec", collection.train
+    return [
+        made,
+        command("index", data, "--out", here / "bm25"),
+        command("search", here / "bm25", data, "--split", "train", "--k", collection.depth, "--out", pairs),
+        command("score", data, "--model", model, "--pairs", pairs, "--out", here / "found.trec"),
+        command("score", data, "--model", model, "--pairs", "train", "--out", here / "judged.trec"),
+        command("topics", data, "--model", BACKBONE, "--topics", collection.topics, "--out", here / "topics.tsv"),
+    ]  # fmt: skip
+
+
+def student(name: str, condition: str, collection: Collection, work: Path, seed: int) -> list[str]:
+    """One cell: a student of levels or of margins."""
+    here = work / name
+    folder = here / f"{condition}-{seed}"
+    train = [TRAIN.format(rate="5e-5", steps=32 if condition in LEVELS else 40), f"seed={seed}"]
+    if condition in LEVELS:
+        recipe = "mini-sycl-synthetic-binary" if condition == "binary" else "mini-sycl-synthetic-graded"
+        relabel = ", ".join(f"{a}: {b}" for a, b in collection.binary.items())
+        source = f"dataset: {collection.levels!r}, split: {collection.levels_split}"
+        source += f", relabel: {{{relabel}}}" if condition == "binary" else ""
+        own = [f"stages.0.data=[{{Judged: {{{source}}}}}]", f"stages.0.group.Random.size={collection.size}"]
+        return run_of(recipe, collection, folder, *own, *train, *([KL] if condition == "kl" else []))
+    bins = 10 if condition in ("tas-balanced", "dual") else 1
+    qrels = here / "train.tsv"
+    scored = [
+        f"{{Scored: {{dataset: {collection.train!r}, scores: {here / part}}}}}"
+        for part in ("found.trec", "judged.trec")
+    ]
+    own = [
+        f"stages.0.data=[{', '.join(scored)}]",
+        f"stages.0.group={{MarginBins: {{bins: {bins}, relevant: {qrels}}}}}",
+    ]
+    if condition != "random":
+        own.append(f"stages.0.batches={{ByTopic: {{size: 16, topics: {here / 'topics.tsv'}}}}}")
+    if condition != "dual":
+        return run_of("mini-margin-mse", collection, folder, *own, *train)
+    own.append(f"stages.0.objective.1.teacher.Late.backbone={here / 'teacher' / 'model'}")
+    return run_of("mini-tas-b", collection, folder, *own, *train)
+
+
+def carry_out(words: list[str]) -> None:
+    """One command, unless what it makes is there."""
+    made = (
+        Path(words[words.index("--folder") + 1]) / "report.html"
+        if "--folder" in words
+        else Path(words[words.index("--out") + 1])
+    )
+    if made.exists():
+        return
+    print(shlex.join(words), flush=True)
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--quiet"],
+        env=os.environ | threads,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)}\n{done.stdout}")
+
+
+def prepare(name: str, collection: Collection, work: Path) -> None:
+    from rankwright.data import Dataset, Reading
+    from rankwright.data.formats import write_qrels
+
+    for words in teacher(name, collection, work):
+        carry_out(words)
+    if not (work / name / "train.tsv").exists():
+        write_qrels(work / name / "train.tsv", Dataset.open(collection.train, reading=Reading()).qrels("train"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.supervision", description=__doc__)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--data", type=Path, help="folder with medquad and cranfield")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="of scifact, medquad, cranfield")
+    parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
+    args = parser.parse_args()
+    for name, make in (("medquad", medquad), ("cranfield", cranfield)):
+        if args.data and not (args.work / "data" / name).exists():
+            make(args.data / name, args.work / "data" / name)
+    chosen = {n: c for n, c in collections(args.work).items() if (not args.only or n in args.only)}
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda n: prepare(n, chosen[n], args.work), chosen))
+        cells = [(n, cond, seed) for seed in args.seeds for cond in (*LEVELS, *MARGINS) for n in chosen]
+        cells.sort(key=lambda cell: cell[1] == "kl")
+        list(pool.map(lambda cell: carry_out(student(cell[0], cell[1], chosen[cell[0]], args.work, cell[2])), cells))
+    made = {(n, cond, seed): args.work / n / f"{cond}-{seed}" for n, cond, seed in cells} | {
+        (n, "teacher", 0): args.work / n / "teacher" for n in chosen
+    }
+    write_results("supervision", Cells(made, {n: c.test for n, c in chosen.items()}), PAIRS)
+
+
+if __name__ == "__main__":
+    main()

@@ -29,15 +29,15 @@ GOAL = 5_000_000
 MIB = 1 << 20
 
 
-def generate(folder: Path, documents: int) -> None:
-    """A BEIR folder of random words; the same for the same size."""
+def generate(folder: Path, documents: int, length: int) -> None:
+    """A BEIR folder of documents of so many random words; the same for the same size."""
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(3, 9))) for _ in range(20_000)]
     (folder / "qrels").mkdir(parents=True)
     with (folder / "corpus.jsonl").open("w") as file:
         for i in range(documents):
             file.write(
-                json.dumps({"_id": f"doc{i:08d}", "title": "", "text": " ".join(draw.choices(words, k=WORDS))}) + "\n"
+                json.dumps({"_id": f"doc{i:08d}", "title": "", "text": " ".join(draw.choices(words, k=length))}) + "\n"
             )
     with (folder / "queries.jsonl").open("w") as file:
         file.writelines(
@@ -163,6 +163,7 @@ def _summary(sizes: Sequence[int], measured: dict[str, list[dict[str, float]]]) 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks large", description=__doc__)
     parser.add_argument("--documents", type=int, help=f"one size; without it {SIZES}")
+    parser.add_argument("--words", type=int, default=WORDS, help="of a document")
     parser.add_argument("--folder", type=Path, help="where the corpora go (5,000,000 documents: about 8 GB)")
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     args = parser.parse_args([a for a in sys.argv[1:] if a != "large"])
@@ -174,7 +175,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.folder) as scratch:
         for size in sizes:
             folder = Path(scratch) / str(size)
-            generate(folder, size)
+            generate(folder, size, args.words)
             for step in STEPS:
                 measured[step].append(_in_own_process(step, folder))
                 print(
@@ -184,7 +185,7 @@ def main() -> None:
     print(text)
     name = f"large-{args.documents}" if args.documents else "large"
     facts = machine(["transformers", "tokenizers", "pyarrow"])
-    write_json(RESULTS / f"{name}.json", {"sizes": sizes, "measured": measured, "machine": facts})
+    write_json(RESULTS / f"{name}.json", {"sizes": sizes, "words": args.words, "measured": measured, "machine": facts})
     write_text(RESULTS / f"{name}.txt", f"{text}\n\n{json.dumps(facts, indent=1)}\n")
 
 

@@ -18,8 +18,8 @@ BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 def collections() -> list[str]:
     """SciFact is bundled; others are used where they stand beside the repository."""
-    found = {"scifact": "bundled:scifact", "cranfield": str(DATA / "cranfield")}
-    return [name for key, name in found.items() if key == "scifact" or Path(name).is_dir()]
+    found = ["bundled:scifact", str(DATA / "cranfield"), str(DATA / "medquad")]
+    return [name for name in found if name.startswith("bundled:") or Path(name).is_dir()]
 
 
 def label(name: str) -> str:
@@ -32,7 +32,7 @@ def tuples(name: str, count: int, *, negatives: int = 1, seed: int = 0) -> list[
     No document occurs twice, so that every peer's batch has the same candidates.
     """
     dataset = Dataset.open(name, reading=Reading(lenient=True))
-    qrels = dataset.qrels("train" if name.startswith("bundled:") else "test")
+    qrels = dataset.qrels("train" if "train" in dataset.splits else "test")
     order = np.random.default_rng(seed).permutation(len(qrels.queries))
     known = qrels.to_dict()
     with tempfile.TemporaryDirectory() as folder:

@@ -18,11 +18,11 @@ from rankwright.search import encode
 from rankwright.types import Precision
 
 from ._texts import BACKBONE, collections, label
-from .common import DATA, Cell, interleave, publish
+from .common import Cell, interleave, publish
 
 OURS, PEER = "rankwright", "sentence-transformers (batch 32)"
 MOST, SOME = 6000, 1000  # documents of the collection in EXTRA and of the others
-EXTRA = "medquad"  # answers of very uneven length, where it stands beside the repository
+EXTRA = "medquad"  # answers of very uneven length
 
 
 def main() -> None:
@@ -31,10 +31,9 @@ def main() -> None:
     from rankwright.models.precision import chosen
 
     cells, notes = [], {}
-    names = [*collections(), *([str(DATA / EXTRA)] if (DATA / EXTRA).is_dir() else [])]
     all_cores = os.cpu_count() or 1
     arithmetics = dict.fromkeys(["float32", chosen("auto", "cpu")])
-    for name in names:
+    for name in collections():
         dataset = Dataset.open(name, reading=Reading(lenient=True))
         rows = np.arange(min(len(dataset.corpus), MOST if label(name) == EXTRA else SOME))
         for threads, arithmetic in [(n, a) for n in sorted({1, all_cores}) for a in arithmetics]:

@@ -57,7 +57,7 @@ def _step(
     tokens = sum(len(t.values) for t in (batch.queries, batch.docs))
     padded = sum(length_of(texts) * len(texts) for texts in _columns_of(ranker, columns))
     notes[f"{task}: real tokens, share of padding in the peers' columns"] = [tokens, round(1 - tokens / padded, 3)]
-    return interleave(task, contestants, rounds=3)
+    return interleave(task, contestants, rounds=2)
 
 
 def _columns_of(ranker: Ranker, columns: list[list[str]]) -> list[Texts]:

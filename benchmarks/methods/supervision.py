@@ -94,7 +94,7 @@ def student(name: str, condition: str, collection: Collection, work: Path, seed:
     """One cell: a student of levels or of margins."""
     here = work / name
     folder = here / f"{condition}-{seed}"
-    train = [TRAIN.format(rate="5e-5", steps=32 if condition in LEVELS else 40), f"seed={seed}"]
+    train = [TRAIN.format(rate="5e-5", steps=24 if condition in LEVELS else 32), f"seed={seed}"]
     if condition in LEVELS:
         recipe = "mini-sycl-synthetic-binary" if condition == "binary" else "mini-sycl-synthetic-graded"
         relabel = ", ".join(f"{a}: {b}" for a, b in collection.binary.items())
@@ -139,7 +139,7 @@ def carry_out(words: list[str]) -> None:
         text=True,
     )
     if done.returncode:
-        raise SystemExit(f"{shlex.join(words)}\n{done.stdout}")
+        raise RuntimeError(f"{shlex.join(words)}\n{done.stdout}")
 
 
 def prepare(name: str, collection: Collection, work: Path) -> None:

@@ -46,6 +46,11 @@ class Miner:
         """Write the negatives unless they are there already; what was found and dropped, in words."""
         note = path.with_suffix(".txt")
 
+        if not (self.known.grades > 0).any():
+            what = "no document of the stage's first data set is known to be relevant, so none is known not to be"
+            fix = "name a Judged source, or state relevant_from of a Scored one"
+            raise RecipeError(what, where="mine", fix=fix)
+
         def work() -> None:
             run, positives = self._candidates()
             found, report = mine(run, self.known, self.spec.keep, positives=positives)

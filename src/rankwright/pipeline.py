@@ -360,7 +360,7 @@ class Pipeline:
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         mixture = self._mixture(stage.data)
-        dataset, known = mixture.first, mixture.of_first(self._supervision(mixture, stage.data).table)
+        dataset, known = mixture.first, mixture.of_first(self._supervision(mixture, stage.data).judged)
         index = exact_index(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
         miner = Miner(
             spec, dataset, known, ranker, index, lambda: self._bm25_index(dataset), self.reading, self.device

@@ -57,7 +57,10 @@ def reference(ranker: LateRanker, texts: list[str], side: str) -> list[torch.Ten
 
 
 @pytest.mark.parametrize("side", ["query", "doc"])
-@pytest.mark.parametrize("fields", [{}, {"attend_to_expansion": True}, {"query_expansion": False}, {"skiplist": ["a"]}, {"similarity": "dot"}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"attend_to_expansion": True}, {"query_expansion": False}, {"skiplist": ["a"]}, {"similarity": "dot"}],
+)
 def test_vectors_are_what_transformers_computes(side, fields):
     ranker = made(**fields)
     assert ranker.packed

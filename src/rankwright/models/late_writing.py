@@ -24,8 +24,8 @@ tags: [ColBERT, PyLate, sentence-transformers, late-interaction, rankwright]
 ---
 # A late-interaction retriever trained with Rankwright
 
-One vector of {width} dimensions per token{norm}, compared by MaxSim. Queries have {query_length} tokens, of a document at
-most {doc_length} are read. Documents were written as `{template}`.
+One vector of {width} dimensions per token{norm}, compared by MaxSim. Queries have {query_length} tokens,
+of a document at most {doc_length} are read. Documents were written as `{template}`.
 
 ```python
 from sentence_transformers import MultiVectorEncoder  # version 6{or_pylate}

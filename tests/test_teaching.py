@@ -145,3 +145,16 @@ def test_a_recipe_means_its_teachers_by_content(cached: Path, tiny_model: Path, 
     Path("a.trec").unlink()
     with pytest.raises(RankwrightError):
         teaching.identity(plan.stages[0].objective, reading=Reading(), device="cpu")
+
+
+def test_a_file_that_scores_nothing_of_the_data_is_refused_and_gaps_are_told(cached, tiny_model, tiny_data, capsys):
+    Path("strange.trec").write_text("x1 Q0 z1 1 3.0 t\n")
+    Path("docs.trec").write_text("q01 Q0 z1 1 3.0 t\n")
+    for name, what in (("strange.trec", "scores no query"), ("docs.trec", "scores no document")):
+        with pytest.raises(SystemExit):
+            main(["train", write("s.yaml", tiny_model, tiny_data, name), "--folder", "strange"])
+        assert what in capsys.readouterr().err
+    Path("gaps.trec").write_text("q01 Q0 d01 1 3.0 t\nq01 Q0 d05 2 1.0 t\n")
+    main(["train", write("g.yaml", tiny_model, tiny_data, "gaps.trec"), "--folder", "gaps"])
+    missing = sum(record["missing"] for record in storage.read_lines("gaps/stage-1/train/log.jsonl"))
+    assert f"{missing:,} pairs did not count, because a teacher has no score for them" in capsys.readouterr().err

@@ -158,3 +158,10 @@ def test_a_file_that_scores_nothing_of_the_data_is_refused_and_gaps_are_told(cac
     main(["train", write("g.yaml", tiny_model, tiny_data, "gaps.trec"), "--folder", "gaps"])
     missing = sum(record["missing"] for record in storage.read_lines("gaps/stage-1/train/log.jsonl"))
     assert f"{missing:,} pairs did not count, because a teacher has no score for them" in capsys.readouterr().err
+
+
+def test_lists_that_teach_nothing_are_told(cached, tiny_model, tiny_data, capsys):
+    recipe = write("one.yaml", tiny_model, tiny_data, "null")
+    lone = ["stages.0.group={PerGrade: {counts: {2: 1}}}", "stages.0.objective=[{loss: ListNet, against: own}]"]
+    main(["train", recipe, *lone, "--folder", "one"])
+    assert "6 steps had no gradient" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError, RecipeError
 from ..progress import say
 from ..randomness import generator
-from ._checks import at_least, given, one_of
+from ._checks import CHECK_IDS, at_least, given, one_of
 from .batches import Batches, Documents, EpochPlan, planned
 from .query_files import read_topics
 
@@ -84,7 +84,7 @@ class ByTopic(Batches):
             if (topic := self._topic_of.get(query)) is not None:
                 members.setdefault(topic, []).append(row)
         if not members:
-            fix = "cluster the queries that are trained on: rankwright topics DATA --split ..."
+            fix = f"cluster the queries that are trained on: rankwright topics DATA --split ...; {CHECK_IDS}"
             raise DataError("names none of the training queries", where=self.topics, fix=fix)
         absent = len(queries) - sum(map(len, members.values()))
         if absent and remark:

@@ -165,3 +165,19 @@ def test_lists_that_teach_nothing_are_told(cached, tiny_model, tiny_data, capsys
     lone = ["stages.0.group={PerGrade: {counts: {2: 1}}}", "stages.0.objective=[{loss: ListNet, against: own}]"]
     main(["train", recipe, *lone, "--folder", "one"])
     assert "6 steps had no gradient" in capsys.readouterr().err
+
+
+def test_mining_needs_to_know_what_is_relevant(cached, tiny_model, tiny_data, capsys):
+    """Scores are no judgements: without any, and without a threshold, there is nothing that negatives must not be."""
+    Path("scores.tsv").write_text("q01\td01\t6.5\nq01\td05\t-2\nq02\td04\t7\n")
+    recipe = write("mine.yaml", tiny_model, tiny_data, "null")
+    mined = ["stages.0.mine={depth: 5}", "stages.0.objective=[{loss: InfoNCE}]"]
+    data = f"stages.0.data=[{{Scored: {{dataset: {tiny_data}, scores: scores.tsv}}}}]"
+    with pytest.raises(SystemExit):
+        main(["train", recipe, *mined, data, "--folder", "refused"])
+    assert "known to be relevant" in capsys.readouterr().err
+    assert not Path("refused/vectors").exists()
+    main(["train", recipe, *mined, data.replace("tsv}", "tsv, relevant_from: 5}"), "--folder", "mined"])
+    negatives = {tuple(line.split()[:2]) for line in Path("mined/stage-1/negatives.tsv").read_text().splitlines()[1:]}
+    assert negatives
+    assert not negatives & {("q01", "d01"), ("q02", "d04")}

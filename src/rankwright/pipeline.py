@@ -15,7 +15,7 @@ from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, defaul
 from .errors import DataError, RecipeError
 from .ledger import Ledger, StepRecord, begun, claim, content_hash, environment, fingerprint, other_model
 from .loading import choices, rooted
-from .mining import Miner
+from .mining import Miner, require_relevant
 from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
@@ -375,6 +375,7 @@ class Pipeline:
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         mixture = self._mixture(stage.data)
         dataset, known = mixture.first, mixture.of_first(self._supervision(mixture, stage.data).judged)
+        require_relevant(known)
         index = exact_index(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
         miner = Miner(
             spec, dataset, known, ranker, index, lambda: self._bm25_index(dataset), self.reading, self.device

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from rankwright import recipe, storage
-from rankwright.data import read_run
-from rankwright.errors import ArtefactError
+from rankwright.data import Reading, read_run
+from rankwright.errors import ArtefactError, RankwrightError
+from rankwright.evaluation import evaluate
 from rankwright.ledger import known_steps
 from rankwright.pipeline import Outcome, Pipeline
 from rankwright.plan import Recipe
+from rankwright.types import Run
 
 
 def carried_out(tmp_path: Path, name: str, model: Path, evaluate: list[dict], **more) -> Outcome:
@@ -136,3 +138,60 @@ def test_mined_documents_join_with_their_grade(tmp_path, tiny_model, tiny_data, 
     mined, judged = seen[0]
     assert mined.qrels.endswith("negatives.tsv")
     assert (mined.grade, judged.grade) == (1.0, None)
+
+
+def test_fused_with_bm25_is_one_more_system(tmp_path, tiny_model, tiny_data):
+    from rankwright.search import Fuse, fuse
+
+    spec = {"method": "sum", "norm": "z-score", "weights": [0.3, 0.7]}
+    one = {"dataset": str(tiny_data), "depth": 7}
+    outcome = carried_out(tmp_path, "run", tiny_model, [one | {"fuse": spec}])
+    bm25, start, fused = (
+        read_run(tmp_path / f"run/evaluation/data-test/{n}.trec").to_dict() for n in ("bm25", "start", "fused")
+    )
+    runs = [Run.from_dict(run) for run in (bm25, start)]
+    expected = fuse(runs, Fuse("sum", "z-score", (0.3, 0.7)), depth=7).to_dict()
+    assert {q: list(docs) for q, docs in fused.items()} == {q: list(docs) for q, docs in expected.items()}
+    assert list(outcome.evaluated[0].runs) == ["BM25", "before training", "fused with BM25"]
+    assert done(carried_out(tmp_path, "run", tiny_model, [one | {"fuse": spec}])) == []
+    assert done(carried_out(tmp_path, "run", tiny_model, [one | {"fuse": {"method": "rrf"}}])) == ["fuse data-test"]
+
+
+@pytest.mark.parametrize(
+    ("more", "match"),
+    [
+        ({"baselines": ["start"], "fuse": {}}, "fuse needs BM25's run"),
+        ({"fuse": {"weights": [1, 2, 3]}}, "3 weights for two runs"),
+        ({"fuse": {"method": "borda"}}, "there is no method 'borda'|borda"),
+    ],
+)
+def test_a_fusion_that_cannot_be_is_refused_before_any_work(tmp_path, tiny_model, tiny_data, more, match):
+    with pytest.raises(RankwrightError, match=match):
+        carried_out(tmp_path, "run", tiny_model, [{"dataset": str(tiny_data)} | more])
+
+
+def test_validation_drops_self_hits_and_looks_as_deep_as_its_measure(tmp_path, tiny_model, other, monkeypatch):
+    """Every query's own document is found first; without it the measure is that of an evaluation."""
+    from rankwright import assemble
+    from rankwright.models import Dense
+    from rankwright.plan import Validation
+
+    dataset = assemble.open_dataset(str(other), reading=Reading(), cache=tmp_path / "cache")
+    ranker = Dense(str(tiny_model)).load()
+    values = {}
+    for drop in (False, True):
+        spec = Validation(str(other), split="test", measure="RR", drop_self=drop)
+        how = {"device": "cpu", "precision": "float32"}
+        values[drop] = assemble.make_validator(ranker, dataset, spec, None, **how).measure()["RR"]
+    evaluation = {"dataset": str(other), "baselines": ["start"], "measures": ["RR"], "drop_self": True}
+    outcome = carried_out(tmp_path, "run", tiny_model, [evaluation])
+    run = outcome.evaluated[0].runs["before training"]
+    assert values[False] < values[True]
+    assert values[True] == evaluate(run, outcome.evaluated[0].qrels, ["RR"]).mean()["RR"]
+    searched = []
+    exact = importlib.import_module("rankwright.search.exact").Exact
+    search = exact.search
+    monkeypatch.setattr(exact, "search", lambda self, *a, k: searched.append(k) or search(self, *a, k=k))
+    spec = Validation(str(other), split="test", measure="R@500")
+    assemble.make_validator(ranker, dataset, spec, None, device="cpu", precision="float32").measure()
+    assert searched == [500]

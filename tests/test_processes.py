@@ -79,6 +79,30 @@ def test_run_makes_of_two_processes_what_it_makes_of_one(recipe: Path, tmp_path:
     assert not (two / ".lock").exists()
 
 
+@pytest.mark.soak
+def test_two_processes_encode_a_late_interaction_model_into_the_bytes_of_one(tmp_path, tiny_model, tiny_data):
+    """Shards of different numbers of vectors travel between the processes; the first alone writes."""
+    from rankwright.models import Late
+
+    Late(str(tiny_model), dim=16, similarity="dot").load().save(tmp_path / "late")
+    program = """if True:
+        import functools, sys
+        from rankwright import cli, search
+        search.encode = functools.partial(search.encode, shard_rows=3)
+        cli.main(sys.argv[1:])
+    """
+    words = ["-c", program, "encode", tmp_path / "late", tiny_data, "--dtype", "float16", "--out"]
+    one, two = tmp_path / "one", tmp_path / "two"
+    for world, folder in ((1, one), (2, two)):
+        done = ranks.finish(ranks.start(world, [*words, folder]))
+        assert [code for code, _, _ in done] == [0] * world, done
+    names = sorted(path.name for path in one.iterdir() if path.suffix == ".npy")
+    assert len([name for name in names if name.startswith("lengths")]) == 7
+    assert names == sorted(path.name for path in two.iterdir() if path.suffix == ".npy")
+    for name in names:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
 def stopped_after(steps: int, words: list[str | Path]) -> None:
     """A training in this process that a signal stops."""
     from rankwright.training import loop

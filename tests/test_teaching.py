@@ -145,3 +145,39 @@ def test_a_recipe_means_its_teachers_by_content(cached: Path, tiny_model: Path, 
     Path("a.trec").unlink()
     with pytest.raises(RankwrightError):
         teaching.identity(plan.stages[0].objective, reading=Reading(), device="cpu")
+
+
+def test_a_file_that_scores_nothing_of_the_data_is_refused_and_gaps_are_told(cached, tiny_model, tiny_data, capsys):
+    Path("strange.trec").write_text("x1 Q0 z1 1 3.0 t\n")
+    Path("docs.trec").write_text("q01 Q0 z1 1 3.0 t\n")
+    for name, what in (("strange.trec", "scores no query"), ("docs.trec", "scores no document")):
+        with pytest.raises(SystemExit):
+            main(["train", write("s.yaml", tiny_model, tiny_data, name), "--folder", "strange"])
+        assert what in capsys.readouterr().err
+    Path("gaps.trec").write_text("q01 Q0 d01 1 3.0 t\nq01 Q0 d05 2 1.0 t\n")
+    main(["train", write("g.yaml", tiny_model, tiny_data, "gaps.trec"), "--folder", "gaps"])
+    missing = sum(record["missing"] for record in storage.read_lines("gaps/stage-1/train/log.jsonl"))
+    assert f"{missing:,} pairs did not count, because a teacher has no score for them" in capsys.readouterr().err
+
+
+def test_lists_that_teach_nothing_are_told(cached, tiny_model, tiny_data, capsys):
+    recipe = write("one.yaml", tiny_model, tiny_data, "null")
+    lone = ["stages.0.group={PerGrade: {counts: {2: 1}}}", "stages.0.objective=[{loss: ListNet, against: own}]"]
+    main(["train", recipe, *lone, "--folder", "one"])
+    assert "6 steps had no gradient" in capsys.readouterr().err
+
+
+def test_mining_needs_to_know_what_is_relevant(cached, tiny_model, tiny_data, capsys):
+    """Scores are no judgements: without any, and without a threshold, there is nothing that negatives must not be."""
+    Path("scores.tsv").write_text("q01\td01\t6.5\nq01\td05\t-2\nq02\td04\t7\n")
+    recipe = write("mine.yaml", tiny_model, tiny_data, "null")
+    mined = ["stages.0.mine={depth: 5}", "stages.0.objective=[{loss: InfoNCE}]"]
+    data = f"stages.0.data=[{{Scored: {{dataset: {tiny_data}, scores: scores.tsv}}}}]"
+    with pytest.raises(SystemExit):
+        main(["train", recipe, *mined, data, "--folder", "refused"])
+    assert "known to be relevant" in capsys.readouterr().err
+    assert not Path("refused/vectors").exists()
+    main(["train", recipe, *mined, data.replace("tsv}", "tsv, relevant_from: 5}"), "--folder", "mined"])
+    negatives = {tuple(line.split()[:2]) for line in Path("mined/stage-1/negatives.tsv").read_text().splitlines()[1:]}
+    assert negatives
+    assert not negatives & {("q01", "d01"), ("q02", "d04")}

@@ -177,7 +177,7 @@ def test_static_pairs_and_colbert(tmp_path: Path) -> None:
     made = translated(
         "model: ColBERT\ntrain_tsv: /d/triples.tsv\nloss: ranknet\nquery_augment_mask_number: 8\nepochs: 3\n", tmp_path
     )
-    assert "Late" in made.recipe["model"]
+    assert made.recipe["model"]["Late"]["similarity"] == "dot"  # its token vectors are not brought to length 1
     stage = made.recipe["stages"][0]
     assert stage["data"] == [{"Judged": {"dataset": "data/triples"}}]
     assert stage["objective"] == [{"loss": "RankNet", "against": "own"}]

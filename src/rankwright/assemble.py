@@ -295,13 +295,15 @@ def make_validator(
 ) -> Validator:
     """Measures a ranker in training: by retrieval from the whole corpus, or by ranking the candidates of a run."""
     from .evaluation import evaluate, parse
-    from .search import embed, exact_index
+    from .search import embed, exact_index, without_self
     from .training import Validator
 
     qrels = dataset.qrels(spec.split)
     doc_ids = list(candidates.docs) if candidates else list(dataset.corpus.ids)
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
     some = Rows(store, rows_of(dataset.corpus, doc_ids, "document"))
+
+    depth = max(100, parse(spec.measure)[0].cutoff or 1000)
 
     def measure() -> dict[str, float]:
         vectors = embed(ranker, some, ids=doc_ids, side="doc", device=device, precision=precision)
@@ -310,7 +312,8 @@ def make_validator(
         if candidates is not None:
             run = index.score(queries, qrels.queries, pairs=candidates)
         else:
-            run = index.search(queries, qrels.queries, k=100)
+            run = index.search(queries, qrels.queries, k=depth + spec.drop_self)
+        run = without_self(run, depth=depth) if spec.drop_self else run
         return evaluate(run, qrels, [spec.measure]).mean()
 
     return Validator(measure, str(parse(spec.measure)[0]), every=spec.every, patience=spec.patience)

@@ -103,7 +103,7 @@ class Ledger:
         for path in outputs:
             try:
                 within = path.is_relative_to(self.folder)
-                state[str(path.relative_to(self.folder) if within else path)] = _content(path)
+                state[str(path.relative_to(self.folder) if within else path)] = content_hash(path)
             except (ArtefactError, OSError):
                 return None
         return state
@@ -166,7 +166,7 @@ def begun(train: Path) -> dict[str, str] | None:
     return None
 
 
-def _content(path: Path) -> str:
+def content_hash(path: Path) -> str:
     if path.is_dir():
         manifest = storage.verify(path)
         return fingerprint({name: entry["sha256"] for name, entry in manifest.files.items()})

@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 NO_NEGATIVES = "widen ranks, lower the margins, or search deeper (depth)"
 
 
+def require_relevant(known: Qrels) -> None:
+    """Before any work: negatives are mined for queries that have a relevant document.
+
+    Raises:
+        RecipeError: no query has one.
+    """
+    if not (known.grades > 0).any():
+        what = "no document of the stage's first data set is known to be relevant"
+        fix = "name a Judged source, or state relevant_from of a Scored one"
+        raise RecipeError(what, where="mine", fix=fix)
+
+
 @dataclass(frozen=True)
 class Miner:
     """What the negatives of a stage come from.

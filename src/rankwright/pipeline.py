@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Any
 from . import assemble, recipe, storage, teaching
 from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import DataError, RecipeError
-from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
+from .ledger import Ledger, StepRecord, begun, claim, content_hash, environment, fingerprint, other_model
 from .loading import choices, rooted
-from .mining import Miner
+from .mining import Miner, require_relevant
 from .naming import collection_labels, dataset_names, run_folder
 from .plan import Evaluation, Mining, Recipe, Stage, Validation
 from .progress import say
 from .randomness import key
-from .search import BM25, LexicalIndex, TokenVectors, Vectors, exact_index, without_self
+from .search import BM25, Fuse, LexicalIndex, TokenVectors, Vectors, exact_index, fuse, without_self
 from .training import distributed
 from .types import Precision, Qrels, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
 
-SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training"}
+SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training", "fused": "fused with BM25"}
 
 
 @dataclass(frozen=True)
@@ -112,9 +112,12 @@ class Pipeline:
                     runs[at][SYSTEMS["start"]] = self._dense(at, start, "start")
             model = self._train(start)
             if model is not None:
-                trained = self._load(_continued(self.plan.model, model))
+                trained = self._load(self.plan.model.started_from(str(model)))
                 for at, found in enumerate(runs):
                     found[SYSTEMS["trained"]] = self._dense(at, trained, "trained")
+            for at, found in enumerate(runs):
+                if spec := self.plan.evaluate[at].fuse:
+                    found[SYSTEMS["fused"]] = self._fused(at, spec, "start" if model is None else "trained")
             evaluated = tuple(
                 Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at],
                           self._latency[at], self._place(at))
@@ -232,6 +235,17 @@ class Pipeline:
             self._latency[at][SYSTEMS[system]] = facts["search_seconds"] / len(queries)
         return _own_run(path)
 
+    def _fused(self, at: int, spec: Fuse, system: str) -> Run:
+        paths = [self._place(at) / f"{name}.trec" for name in ("bm25", system, "fused")]
+        inputs = {"runs": [content_hash(path) for path in paths[:2]], "spec": repr(spec)}
+
+        def work() -> None:  # of two runs of one depth
+            both = [_own_run(path) for path in paths[:2]]
+            formats.write_run(paths[2], fuse(both, spec, depth=self.plan.evaluate[at].depth), tag="fused")
+
+        self.ledger.do(f"fuse {self._place(at).name}", inputs, outputs=paths[2:], work=work)
+        return _own_run(paths[2])
+
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
         return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{self._names[dataset.name]}", BM25())
 
@@ -268,7 +282,7 @@ class Pipeline:
         ranker, model = start, None
         for number, stage in enumerate(self.plan.stages, start=1):
             if model is not None:
-                ranker = self._load(_continued(self.plan.model, model))
+                ranker = self._load(self.plan.model.started_from(str(model)))
             model = self._stage(stage, number, ranker, "start" if number == 1 else f"stage-{number - 1}")
         return model
 
@@ -360,7 +374,8 @@ class Pipeline:
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         mixture = self._mixture(stage.data)
-        dataset, known = mixture.first, mixture.of_first(self._supervision(mixture, stage.data).table)
+        dataset, known = mixture.first, mixture.of_first(self._supervision(mixture, stage.data).judged)
+        require_relevant(known)
         index = exact_index(self._vectors(ranker, system, dataset), self.device) if spec.by == "model" else None
         miner = Miner(
             spec, dataset, known, ranker, index, lambda: self._bm25_index(dataset), self.reading, self.device
@@ -379,14 +394,6 @@ class Pipeline:
         return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
 
 
-# --- what stands in the folder -------------------------------------------------------------------
-
-
 def _own_run(path: Path) -> Run:
     """A run that a step wrote; lenient, because a run that found nothing at all has no row."""
     return formats.read_run(path, Reading(lenient=True))
-
-
-def _continued(spec: Any, folder: Path) -> Any:
-    """The recipe's model, started from a folder that an earlier stage wrote; the folder says what it is built of."""
-    return spec.started_from(str(folder))

@@ -10,7 +10,7 @@ from .errors import RecipeError
 from .evaluation import parse
 from .models.specification import Model
 from .recipe import Slot
-from .search import Mine
+from .search import Fuse, Mine
 from .training import Term, Train
 from .types import Precision
 
@@ -53,6 +53,7 @@ class Validation:
         every: optimizer steps between validations.
         patience: stop after so many validations without a new best; null: never.
         candidates: a TREC run: rank only its documents; null: retrieve from the whole corpus.
+        drop_self: leave the document out that bears the query's own id, as in `Evaluation`.
     """
 
     dataset: str
@@ -61,6 +62,7 @@ class Validation:
     every: int = 100
     patience: int | None = None
     candidates: str | None = None
+    drop_self: bool = False
 
     def __post_init__(self) -> None:
         if self.every < 1 or (self.patience is not None and self.patience < 1):
@@ -121,6 +123,7 @@ class Evaluation:
         depth: documents retrieved per query.
         baselines: what the trained model is compared with.
         drop_self: leave the document out that bears the query's own id, and search one deeper: for ArguAna, Quora.
+        fuse: one more system: the model's run fused with BM25's, in the order BM25, model where there are weights.
     """
 
     dataset: str
@@ -130,8 +133,15 @@ class Evaluation:
     depth: int = 1000
     baselines: tuple[Literal["bm25", "start"], ...] = ("bm25", "start")
     drop_self: bool = False
+    fuse: Fuse | None = None
 
     def __post_init__(self) -> None:
+        if self.fuse is not None and "bm25" not in self.baselines:
+            raise RecipeError("fuse needs BM25's run", fix="name bm25 among the baselines")
+        if self.fuse is not None and len(self.fuse.weights or (1, 1)) != 2:
+            raise RecipeError(
+                f"fuse: {len(self.fuse.weights or ())} weights for two runs", fix="weights: [BM25's, the model's]"
+            )
         if not self.measures:
             raise RecipeError("measures: name at least one", fix="e.g. measures: [nDCG@10]")
         if self.depth < 1:

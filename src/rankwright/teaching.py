@@ -11,6 +11,7 @@ import numpy as np
 
 from . import assemble, signals
 from .data import Mixture, Reading, read_run
+from .errors import DataError
 from .ledger import fingerprint
 from .models.specification import Model
 from .progress import progress
@@ -52,10 +53,23 @@ def teachers(
         opened: dict[str, Teacher] = {}
         for spec in (spec for term in terms for spec in term.taught_by):
             if repr(spec) not in opened and isinstance(spec, str):
-                opened[repr(spec)] = Stored(read_run(Path(spec), reading))
+                opened[repr(spec)] = Stored(_about(mixture, read_run(Path(spec), reading), where=spec))
             elif repr(spec) not in opened and isinstance(spec, Model):
                 opened[repr(spec)] = held.enter_context(live(spec.load(device=device), mixture))
         yield [_together([opened[repr(spec)] for spec in term.taught_by]) for term in terms]
+
+
+def _about(mixture: Mixture, scores: Run, *, where: str) -> Run:
+    """Scores of which some are about these data sets.
+
+    Raises:
+        DataError: none is.
+    """
+    for side, ids, there in (("query", scores.queries, mixture.queries), ("document", scores.docs, mixture.corpus)):
+        if not (there.rows(ids) >= 0).any():
+            fix = "check that it is the teacher's file for this data; ids of a source with a namespace are namespace:id"
+            raise DataError(f"scores no {side} of the stage's data sets, e.g. {ids[0]!r} is none", where=where, fix=fix)
+    return scores
 
 
 def _together(named: Sequence[Teacher]) -> Teacher | None:

@@ -97,8 +97,8 @@ class Batch:
     lists: Int[Tensor, "q n"]  # row of `docs` for each place of each list; 0 where masked
     targets: Float[Tensor, "q n"]
     mask: Bool[Tensor, "q n"]
-    known_queries: Int[Tensor, " known"]  # sparse memory by id: (query row, doc row, target) of every pair the
-    known_docs: Int[Tensor, " known"]  # source knows among this batch's queries and documents, the lists included
+    known_queries: Int[Tensor, " known"]  # sparse memory by id: (query row, doc row, grade) of every pair that
+    known_docs: Int[Tensor, " known"]  # is judged among this batch's queries and documents, the lists included
     known_targets: Float[Tensor, " known"]
     query_ids: tuple[str, ...]
     doc_ids: tuple[str, ...]

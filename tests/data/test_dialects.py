@@ -289,6 +289,36 @@ def test_what_each_layout_looks_like(beir: Path, tmp_path: Path) -> None:
     assert "q1 0 d4 0\n" in (tmp_path / "trec/qrels/train.qrels").read_text()
 
 
+def test_scores_without_judgements_go_on(tmp_path: Path) -> None:
+    """What `convert` writes of them is read again, or refused by a layout that has no place for them."""
+    source = tmp_path / "teacher"
+    source.mkdir()
+    (source / "collection.tsv").write_text("0\tbread\n1\ttea\n")
+    (source / "queries.tsv").write_text("7\twhat to eat\n")
+    (source / "nway.jsonl").write_text("[7, [0, 9.5], [1, -2.0]]\n")
+    beir = convert(source, tmp_path / "beir").folder
+    assert detect(beir) == "beir"
+    for layout in ("trove", "colbert", "sentence-transformers", "sentence-transformers-lists"):
+        again = convert(convert(beir, tmp_path / layout, to=layout).folder, tmp_path / f"{layout}-again")
+        assert again.counts["scores"] == 2, layout
+        assert sorted(line.split("\t")[2] for line in (again.folder / "scores.tsv").read_text().splitlines()) == [
+            "-2.0",
+            "9.5",
+        ]
+    for layout in ("tevatron", "flagembedding"):
+        with pytest.raises(DataError, match="no judgements, and this layout is made of them"):
+            convert(beir, tmp_path / layout, to=layout)
+        assert not (tmp_path / layout).exists()
+
+
+def test_a_folder_of_matchmaker_is_told_by_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "collection.tsv").write_text("0\tbread for all\n1\ttea\n")
+    (tmp_path / "queries.train.tsv").write_text("7\twhat to eat\n")
+    (tmp_path / "bertcat_score_train.tsv").write_text("5.5\t-3.25\t7\t0\t1\n")
+    assert detect(tmp_path) == "matchmaker"
+    assert convert(tmp_path, tmp_path / "out").counts["scores"] == 2
+
+
 def test_equal_passages_are_one_document(tmp_path: Path) -> None:
     rows = [{"query": "a", "pos": ["x"], "neg": ["y"]}, {"query": "b", "pos": ["y"], "neg": ["x", "x"]}]
     place({"f.jsonl": jsonl(rows)}, tmp_path)

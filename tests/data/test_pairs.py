@@ -129,3 +129,15 @@ def test_wrong_arguments_and_files_are_refused() -> None:
     group = MarginBins(relevant="nowhere.tsv")  # building one touches no file
     with pytest.raises(DataError, match=r"nowhere\.tsv"):
         group.choose(_candidates([1.0, 0]), 0, 0)
+
+
+def test_a_file_of_relevant_documents_about_something_else_is_refused(tmp_path: Path) -> None:
+    """It would be ignored, query by query: the highest score would stand in for every judgement."""
+    path = tmp_path / "relevant.tsv"
+    path.write_text("q1\td1\t1\nq2\td2\t0\n")
+    group = MarginBins(relevant=str(path))
+    group.check(["q0", "q1"], ["d0", "d1"])
+    for queries, docs, what in ((["w:q1"], ["d1"], "queries"), (["q1"], ["w:d1", "d2"], "documents")):
+        with pytest.raises(DataError, match=f"none of the training {what}"):
+            group.check(queries, docs)
+    MarginBins().check(["q1"], ["d1"])

@@ -214,13 +214,48 @@ def test_teacher_scores_below_zero_are_supervision_too(dataset: Dataset, tmp_pat
         _open(dataset, Scored(dataset.name, str(path)))
 
 
+def test_scores_and_places_are_no_judgements_but_thresholds_and_grades_are(dataset: Dataset, tmp_path: Path) -> None:
+    """What is above 0 among `judged` is withheld from a query's in-batch negatives, and nothing else is."""
+    name, paths = dataset.name, {kind: str(tmp_path / f"{kind}.tsv") for kind in ("scores", "qrels", "run")}
+    Path(paths["scores"]).write_text("q1\td0\t-1.5\nq1\td1\t6\nq1\td2\t4\nq2\td3\t-4\n")
+    Path(paths["qrels"]).write_text("q1\td0\t1\nq1\td2\t0\n")
+    Path(paths["run"]).write_text("q1 Q0 d0 1 9 t\nq1 Q0 d1 2 8 t\n")
+    scored, judged = Scored(name, paths["scores"]), Judged(name, qrels=paths["qrels"])
+    scores = {"q1": {"d0": -1.5, "d1": 6.0, "d2": 4.0}, "q2": {"d3": -4.0}}
+    cases: list[tuple[list[Source], dict[str, dict[str, float]]]] = [
+        ([scored], {"q1": {}, "q2": {}}),
+        ([Ranking(name, paths["run"])], {"q1": {}}),
+        ([judged, scored], {"q1": {"d0": 1, "d2": 0}, "q2": {}}),
+        ([Scored(name, paths["scores"], relevant_from=4)], {"q1": {"d0": 0, "d1": 1, "d2": 1}, "q2": {"d3": 0}}),
+        (
+            [Scored(name, paths["scores"], relevant_from=-2), judged],
+            {"q1": {"d0": 1, "d1": 1, "d2": 0}, "q2": {"d3": 0}},
+        ),
+    ]
+    for sources, expected in cases:
+        supervision = _open(dataset, *sources)
+        assert supervision.judged.to_dict() == expected, sources
+        if sources[-1] == scored:
+            assert supervision.table.to_dict() == scores
+        everything = np.arange(len(supervision)), np.arange(len(supervision.docs))
+        found = {
+            (supervision.queries[int(q)], supervision.docs[int(d)]): value
+            for q, d, value in zip(*supervision.pairs(*everything))
+        }
+        assert found == {(query, doc): grade for query, docs in expected.items() for doc, grade in docs.items()}
+    one, other = (_open(dataset, Scored(name, paths["scores"], relevant_from=limit)) for limit in (None, 4))
+    assert one.fingerprint != other.fingerprint
+    with pytest.raises(RecipeError, match="no query has a document with a target above 0"):
+        _open(dataset, judged, Ranking(name, paths["run"], grade=0))
+
+
 def test_a_ranking_gives_targets_by_rank_score_or_constant(dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "run.trec").write_text("q1 Q0 d1 1 -0.5 t\nq1 Q0 d0 2 -2 t\nq1 Q0 d2 3 -3 t\nq2 Q0 d0 1 7 t\n")
     run = str(tmp_path / "run.trec")
     of = lambda **more: _supervise(dataset, Ranking(dataset.name, run, **more))  # noqa: E731
     assert of() == {"q1": {"d0": 1 / 2, "d1": 1, "d2": 1 / 3}, "q2": {"d0": 1}}
     assert of(depth=2, target="rank") == {"q1": {"d0": 1, "d1": 2}, "q2": {"d0": 1}}
-    assert of(target="score") == {"q2": {"d0": 7}}
+    assert of(target="score") == {"q1": {"d0": -2.0, "d1": -0.5, "d2": -3.0}, "q2": {"d0": 7}}  # log-probabilities, say
     assert of(depth=1, grade=4) == {"q1": {"d1": 4}, "q2": {"d0": 4}}
 
 
@@ -236,6 +271,7 @@ def test_triples_become_grades(dataset: Dataset, tmp_path: Path) -> None:
     ("make", "words"),
     [
         (lambda: Scored("a", ""), "scores is empty"),
+        (lambda: Scored("a", "b", relevant_from=float("nan")), "relevant_from is nan"),
         (lambda: Ranking("a", "r", depth=0), "depth is 0"),
         (lambda: Ranking("a", "r", target="best"), "target is 'best'"),  # type: ignore[arg-type]
         (lambda: Triples("a", ""), "triples is empty"),

@@ -111,7 +111,8 @@ def margin_mse(loss, s: Array, t: Array) -> float:
         pairs = [(i, j) for i in range(len(t)) for j in range(i)]
     if loss.pairs == "first":
         pairs = [(0, j) for j in range(1, len(t))]
-    return mean([(s[i] - s[j] - (t[i] - t[j] if loss.margin is None else loss.margin)) ** 2 for i, j in pairs])
+    terms = [(s[i] - s[j] - (t[i] - t[j] if loss.margin is None else loss.margin)) ** 2 for i, j in pairs]
+    return float(sum(terms)) if loss.reduction == "sum" else mean(terms)
 
 
 def hinge(loss, s: Array, t: Array) -> float:

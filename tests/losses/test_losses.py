@@ -88,6 +88,7 @@ ROWS = [
     Row(MarginMSE(pairs="all"), r.margin_mse),
     Row(MarginMSE(margin=2.0), r.margin_mse),
     Row(MarginMSE(pairs="first"), r.margin_mse, order_invariant=False),
+    Row(MarginMSE(pairs="first", reduction="sum"), r.margin_mse, order_invariant=False),
     Row(MarginMSE(pairs="first", margin=1.5), r.margin_mse, order_invariant=False),
     Row(Hinge(), r.hinge, smooth=False),
     Row(RankNet(), r.ranknet),

@@ -24,6 +24,8 @@ VARIANTS = {
     "prompts": {"query_prompt": "find ", "doc_prompt": "soil "},
     "no skip list": {"skiplist": ()},
     "no markers": {"query_marker": "", "doc_marker": ""},
+    "dot": {"similarity": "dot"},
+    "dot, no skip list": {"similarity": "dot", "skiplist": (), "query_expansion": False},
     "another template": {"template": "{text} | {title}"},
 }
 
@@ -67,6 +69,7 @@ def test_what_is_saved_is_what_is_loaded(variant, tmp_path):
         assert again.fingerprint(side) == ranker.fingerprint(side)
         assert torch.equal(represent(again, side).values, represent(ranker, side).values)
     assert again.template == ranker.template
+    assert again.normalised == ranker.normalised
     assert again.skiplist == ranker.skiplist
 
 
@@ -84,17 +87,36 @@ def test_sentence_transformers_reads_the_same_token_vectors_and_scores(variant, 
             assert mine.shape == vectors.shape
             assert (mine - vectors).abs().max() <= 1e-5
     scores = model.similarity(theirs["query"], theirs["doc"])
-    assert (ranker.compare(ours["query"], ours["doc"]) - scores).abs().max() <= 1e-5
+    assert (ranker.compare(ours["query"], ours["doc"]) - scores).abs().max() <= 1e-6 * scores.abs().max().clamp(min=10)
 
 
-def test_a_folder_that_sentence_transformers_wrote(folder, tmp_path):
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_folder_that_sentence_transformers_wrote(similarity, tmp_path):
     library = pytest.importorskip("sentence_transformers", minversion="6.0")
+    folder = tmp_path / "late"
+    folder.mkdir()
+    made(similarity=similarity).save(folder)
     library.MultiVectorEncoder(str(folder), device="cpu", local_files_only=True).save(str(tmp_path / "native"))
     assert json.loads((tmp_path / "native/config_sentence_transformers.json").read_text())["model_type"] != "ColBERT"
     ranker = load(tmp_path / "native")
     assert isinstance(ranker, LateRanker)
     assert ranker.limits == {"query": 12, "doc": 30}
+    assert ranker.normalised is (similarity == "cosine")
     assert same(ranker, load(folder))
+
+
+def test_a_normalisation_of_something_else_is_refused(tmp_path):
+    """sentence-transformers 6 would leave the token vectors as they are."""
+    made(similarity="dot").save(tmp_path)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules.append({"idx": 3, "name": "3", "path": "3_N", "type": "sentence_transformers.base.modules.Normalize"})
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    (tmp_path / "3_N").mkdir()
+    edit(tmp_path / "3_N/config.json", module_input_name="sentence_embedding")
+    with pytest.raises(ArtefactError, match="Normalize module of 'sentence_embedding'"):
+        load(tmp_path)
+    edit(tmp_path / "3_N/config.json", module_input_name="token_embeddings")
+    assert same(load(tmp_path), made())
 
 
 def test_verify_export_covers_it(folder, tmp_path, monkeypatch):

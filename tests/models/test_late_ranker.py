@@ -51,12 +51,16 @@ def reference(ranker: LateRanker, texts: list[str], side: str) -> list[torch.Ten
         with torch.no_grad():
             hidden = model(input_ids=torch.tensor([ids]), attention_mask=torch.tensor([seen])).last_hidden_state[0]
             vectors = hidden @ ranker.encoder.projections[0].linear.weight.T
-        rows.append((vectors / vectors.norm(dim=-1, keepdim=True))[torch.tensor(kept)])
+        lengths = vectors.norm(dim=-1, keepdim=True) if ranker.normalised else 1.0
+        rows.append((vectors / lengths)[torch.tensor(kept)])
     return rows
 
 
 @pytest.mark.parametrize("side", ["query", "doc"])
-@pytest.mark.parametrize("fields", [{}, {"attend_to_expansion": True}, {"query_expansion": False}, {"skiplist": ["a"]}])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"attend_to_expansion": True}, {"query_expansion": False}, {"skiplist": ["a"]}, {"similarity": "dot"}],
+)
 def test_vectors_are_what_transformers_computes(side, fields):
     ranker = made(**fields)
     assert ranker.packed

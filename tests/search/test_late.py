@@ -185,9 +185,10 @@ def test_ties_go_by_document_id_descending():
     assert [docs for _, docs, _ in run] == [["d", "c", "b"]]
 
 
-def test_near_ties_are_decided_in_float64():
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0), (3e-5, 1.0, 4e6)])  # vectors of Late with similarity: dot
+def test_near_ties_are_decided_in_float64(scales):
     rng = np.random.default_rng(2)
-    base = rng.normal(size=(3, 16)).astype(np.float32)
+    base = (rng.normal(size=(3, 16)) * np.array(scales)[:, None]).astype(np.float32)
     docs = [(base * (1 + 1e-7 * rng.normal(size=base.shape))).astype(np.float32) for _ in range(200)]
     vectors = TokenVectors([f"d{i:03}" for i in range(200)], [(np.concatenate(docs), np.full(200, 3))])
     queries = rng.normal(size=(20, 4, 16)).astype(np.float32)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from ..errors import RecipeError
 
+CHECK_IDS = "check file and data; ids of a source with a namespace read namespace:id"
+
 
 def at_least(spec: str, name: str, value: object, least: int) -> None:
     """Raises: RecipeError: not a whole number of at least that."""

@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DataError, RecipeError
 from ..progress import say
 from ..randomness import generator
-from ._checks import at_least, given, one_of
+from ._checks import CHECK_IDS, at_least, given, one_of
 from .batches import Batches, Documents, EpochPlan, planned
 from .query_files import read_topics
 
@@ -24,10 +24,10 @@ class ByTopic(Batches):
     Topics are drawn anew for every batch, so a query may be in several batches of an epoch, or in none; an epoch is as
     many batches as the queries would fill (whole ones, at least one). A query that the file does not name is left out.
 
-    Variants: ``paper`` draws the topics of a batch without replacement, and no query or document is twice in a batch;
-    where a topic has too few queries a further one fills the batch up. ``code`` is the authors' loader: topics are
-    drawn with replacement until the batch is full, the last one cut, so that a query may be twice in a batch (with the
-    same list) and documents may repeat.
+    Variants: ``paper`` draws the topics of a batch without replacement, and no query or document is twice in a batch,
+    which is why it is the default; where a topic has too few queries a further one fills the batch up. ``code`` is
+    the authors' loader: topics are drawn with replacement until the batch is full, the last one cut, so that a query
+    may be twice in a batch (with the same list) and documents may repeat.
 
     Args:
         topics: a file made by `rankwright topics`: query id, tab, topic.
@@ -84,7 +84,7 @@ class ByTopic(Batches):
             if (topic := self._topic_of.get(query)) is not None:
                 members.setdefault(topic, []).append(row)
         if not members:
-            fix = "cluster the queries that are trained on: rankwright topics DATA --split ..."
+            fix = f"cluster the queries that are trained on: rankwright topics DATA --split ...; {CHECK_IDS}"
             raise DataError("names none of the training queries", where=self.topics, fix=fix)
         absent = len(queries) - sum(map(len, members.values()))
         if absent and remark:

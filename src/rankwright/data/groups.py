@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -31,6 +31,14 @@ class Group(ABC):
     def files(self) -> tuple[str, ...]:
         """The files whose content decides, besides the arguments."""
         return ()
+
+    def check(self, queries: Sequence[str], docs: Sequence[str]) -> None:
+        """Whether its files are about what is trained on.
+
+        Raises:
+            DataError: one of them names none of these queries, or none of these documents.
+        """
+        return None
 
 
 def taken(candidates: Candidates, places: Iterable[int]) -> Example:

@@ -59,6 +59,7 @@ class Loader:
         self.query_tokens, self.doc_tokens = query_tokens, doc_tokens
         self.query_rows, self.doc_rows = np.asarray(query_rows), np.asarray(doc_rows)
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
+        group.check(supervision.queries, supervision.docs)
         if group.needs_relevant and (unsure := len(supervision.unsure)):
             query = supervision.queries[int(supervision.unsure[0])]
             raise RecipeError(

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import DataError, RecipeError
 from ..progress import say
 from ..randomness import generator, permutation
-from ._checks import at_least, finite, given
+from ._checks import CHECK_IDS, at_least, finite, given
 from .batches import Batches, Documents, EpochPlan, apart, planned, slices
 from .query_files import read_query_ids
 
@@ -101,7 +101,7 @@ class Mixed(Batches):
                 rows[part].append(row)
         for part, own in zip(self.parts, rows):
             if not own:
-                raise DataError("names none of the training queries", where=part.queries, fix="check file and data")
+                raise DataError("names none of the training queries", where=part.queries, fix=CHECK_IDS)
         absent = len(queries) - sum(map(len, rows))
         if absent and remark:
             say(f"{absent:,} of {len(queries):,} queries are in no part and are left out")

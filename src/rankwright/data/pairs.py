@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import DataError
 from ..randomness import generator
 from ..types import Candidates, Example
-from ._checks import at_least, finite
+from ._checks import CHECK_IDS, at_least, finite
 from .formats import read_qrels
 from .groups import Group, taken
 
@@ -33,6 +35,14 @@ class _Positives:
         if path is not None:
             for query, docs, grades in read_qrels(Path(path)):
                 self._of[query] = {doc for doc, grade in zip(docs, grades.tolist()) if grade > 0}
+
+    @property
+    def queries(self) -> set[str]:
+        return set(self._of)
+
+    @property
+    def docs(self) -> set[str]:
+        return set().union(*self._of.values())
 
     def pairs(self, candidates: Candidates) -> _Pairs:
         """Every positive with every other document; without a known positive the highest targets are the positives."""
@@ -60,6 +70,14 @@ class _OfPairs(Group):
 
     def files(self) -> tuple[str, ...]:
         return () if self.relevant is None else (self.relevant,)
+
+    def check(self, queries: Sequence[str], docs: Sequence[str]) -> None:
+        for side, ids, named in (
+            ("queries", queries, self._positives.queries),
+            ("documents", docs, self._positives.docs),
+        ):
+            if self.relevant is not None and not any(name in named for name in ids):
+                raise DataError(f"names none of the training {side}", where=self.relevant, fix=CHECK_IDS)
 
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         pairs, rng = self._positives.pairs(candidates), generator(seed, "group", epoch, candidates.query)

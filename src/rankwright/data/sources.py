@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -33,7 +33,6 @@ class Source(ABC):
         query_namespace: the same for its queries.
         queries: its queries alone that a file names, or this part of them.
         keep: which documents of each query may be chosen.
-        graded: whether a target of 0 or below means not relevant.
     """
 
     dataset: str
@@ -41,7 +40,6 @@ class Source(ABC):
     query_namespace: str | None
     queries: str | float | None
     keep: Keep | None
-    graded: ClassVar[bool] = True
 
     @abstractmethod
     def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
@@ -54,6 +52,13 @@ class Source(ABC):
     def targets(self, values: np.ndarray) -> np.ndarray:
         """The targets of the values of `rows` (float64 [n]); `keep` has seen the values before."""
         return values
+
+    def grades(self, values: np.ndarray) -> np.ndarray | None:
+        """What the values of `rows` state about relevance: above 0 relevant, else not; NaN: nothing (float64 [n]).
+
+        None: the targets are grades.
+        """
+        return None
 
     def among(self, table: Qrels, *, reading: Reading) -> Qrels:
         """The rows of the queries that it is limited to.
@@ -188,13 +193,15 @@ def _numbers(relabel: Mapping[float, float]) -> dict[float, float]:
 class Scored(Source):
     """Scores that a teacher gave to pairs, or to lists of documents; targets are the scores.
 
-    Every scored query is trained on, also one whose scores are all below 0. Documents above 0 count as relevant: they
-    never become negatives of that query.
+    Every scored query is trained on, also one whose scores are all below 0. A score is no judgement: a document of
+    another query's list counts there as an unjudged one does, whatever its score for this query. Name `Judged` beside
+    this source where relevant documents are to be left out, or state `relevant_from`.
 
     Args:
         dataset: folder or hub id.
         scores: a file: ``query document score``; ``score of the relevant one, score of the other, query, relevant,
             other`` (five columns); a run; or JSON lines of ``qid``, ``docid`` and ``score``, single or in lists.
+        relevant_from: a document with this score or more counts as relevant: it never becomes a negative of the query.
         queries: a file of query ids (the first column, or JSON lines), or a part of the queries, e.g. 0.1.
         keep: which documents of each query may be chosen, e.g. ``{random: 20}``.
         namespace: stands before its document ids: equal ids of different corpora stay apart.
@@ -203,23 +210,31 @@ class Scored(Source):
 
     dataset: str
     scores: str
+    relevant_from: float | None = None
     queries: str | float | None = None
     keep: Keep | None = None
     namespace: str | None = None
     query_namespace: str | None = None
-    graded: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check(self, "scores")
+        _check_finite("Scored", {"relevant_from": self.relevant_from})
 
     def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
         path = Path(self.scores)
         return dataset.checked(read_scores(path, reading), path, reading=reading)
 
+    def grades(self, values: np.ndarray) -> np.ndarray:
+        if self.relevant_from is None:
+            return np.full(len(values), np.nan)
+        return (values >= self.relevant_from).astype(np.float64)
+
 
 @dataclass(frozen=True)
 class Ranking(Source):
     """A ranking as targets: a system's, or the order that a language model gave.
+
+    A place in a ranking is no judgement, as a score of `Scored` is none; `grade` is one.
 
     Args:
         dataset: folder or hub id.
@@ -267,6 +282,9 @@ class Ranking(Source):
 
     def targets(self, values: np.ndarray) -> np.ndarray:
         return values if self.grade is None else np.full(len(values), float(self.grade))
+
+    def grades(self, values: np.ndarray) -> np.ndarray | None:
+        return np.full(len(values), np.nan) if self.grade is None else None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,6 +14,7 @@ import xxhash
 from ..errors import RecipeError
 from ..randomness import generator
 from ..types import Candidates, Qrels, picked
+from .dataset import rows_where
 
 if TYPE_CHECKING:
     from .mixture import Mixture
@@ -27,13 +28,13 @@ class Supply(NamedTuple):
     Attributes:
         kept: the rows that may be chosen (bool [n]); None: all. The others are known, and no more.
         draw: of the kept rows, how many a query may choose from in one epoch; None: all.
-        graded: whether a target of 0 or below means not relevant.
+        grades: what it states about relevance: above 0 relevant, else not, NaN nothing; None: the targets.
     """
 
     table: Qrels
     kept: np.ndarray | None = None
     draw: int | None = None
-    graded: bool = True
+    grades: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,9 @@ class Supervision:
     of `Keep`. A pair's target is the one of the last source that names it, whether that source drew it or not.
 
     Attributes:
-        table: query x document -> target: all that is known, and so what never counts as a negative.
+        table: query x document -> target.
+        grades: per row of `table`, what the last source that knows states about relevance: a document above 0 never
+            counts as a negative of the query; NaN: no source states anything (float64 [n]); None: the targets.
         dropped: queries left out because no document of theirs that may be chosen has a target above 0.
         always: the rows of `table` that may be chosen in every epoch (bool [n]); None: all.
         draws: the rows that may be chosen in the epochs that draw them.
@@ -71,6 +74,7 @@ class Supervision:
     dropped: int
     always: np.ndarray | None = None
     draws: tuple[Draw, ...] = ()
+    grades: np.ndarray | None = None
 
     @classmethod
     def open(cls, mixture: Mixture, sources: Sequence[Source], *, reading: Reading | None = None) -> Supervision:
@@ -111,9 +115,12 @@ class Supervision:
         spans = [place[a:b] for a, b in pairwise(begins)]
         chosen = [span if s.kept is None else span[s.kept] for span, s in zip(spans, supplies)]
         always, possible, ungraded = (np.zeros(len(values), bool) for _ in range(3))
+        grades = np.full(len(values), np.nan)
         for span, own, supply in zip(spans, chosen, supplies):
             possible[own] = True
-            ungraded[span] = not supply.graded
+            stated = supply.table.values if supply.grades is None else supply.grades
+            ungraded[span] = supply.grades is not None
+            grades[span[~np.isnan(stated)]] = stated[~np.isnan(stated)]
             if supply.draw is None:
                 always[own] = True
 
@@ -135,7 +142,10 @@ class Supervision:
                 sizes = np.bincount(query_now[rows[own]], minlength=len(merged.queries))
                 draws.append(Draw(number, supply.draw, _offsets(sizes), row_now[own]))
         whole = bool(always[kept].all())
-        return cls(merged, int(np.sum(~useful)), None if whole else always[kept], () if whole else tuple(draws))
+        own_grades = None if np.array_equal(grades[kept], merged.values) else grades[kept]
+        return cls(
+            merged, int(np.sum(~useful)), None if whole else always[kept], () if whole else tuple(draws), own_grades
+        )
 
     def __len__(self) -> int:
         """How many queries."""
@@ -180,10 +190,10 @@ class Supervision:
         return np.flatnonzero(~sure)
 
     def pairs(self, query_rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Every known target among some queries and some documents (either may hold repeats).
+        """Every known grade among some queries and some documents (either may hold repeats).
 
         Returns:
-            (position in `query_rows` int64 [k], position in `columns` int64 [k], target float64 [k])
+            (position in `query_rows` int64 [k], position in `columns` int64 [k], grade float64 [k])
         """
         query_rows, columns = np.asarray(query_rows, np.int64), np.asarray(columns, np.int64)
         begins, sizes = self.table.offsets[query_rows], np.diff(self.table.offsets)[query_rows]
@@ -196,7 +206,16 @@ class Supervision:
         times = high - low
         within = np.arange(int(times.sum())) - np.repeat(np.cumsum(times) - times, times)
         positions = order[np.repeat(low, times) + within]
-        return np.repeat(of_query, times), positions, np.repeat(self.table.values[source], times)
+        grades = np.repeat((self.table.values if self.grades is None else self.grades)[source], times)
+        known = ~np.isnan(grades)
+        return np.repeat(of_query, times)[known], positions[known], grades[known]
+
+    @property
+    def judged(self) -> Qrels:
+        """The grades that are known; a query may be without any."""
+        if self.grades is None:
+            return self.table
+        return rows_where(replace(self.table, values=self.grades), ~np.isnan(self.grades))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -208,6 +227,8 @@ class Supervision:
             digest.update(b"".join(encoded))
         for array, dtype in ((self.table.offsets, "<i8"), (self.table.columns, "<i4"), (self.table.values, "<f8")):
             digest.update(np.ascontiguousarray(array, dtype).tobytes())
+        if self.grades is not None:
+            digest.update(np.ascontiguousarray(self.grades, "<f8").tobytes())
         if self.always is not None:
             digest.update(self.always.tobytes())
         for draw in self.draws:

@@ -30,13 +30,16 @@ class MarginMSE(Loss):
             ``first``: the list's first document against each other, whatever their targets (the paper's positive
             and its negatives). In pool ``others`` the first is the query's own: TAS-B's in-batch loss.
         margin: None: the difference of the targets; else this constant for every pair.
+        reduction: over the pairs of a query.
     """
 
     pairs: _Which = "ordered"
     margin: float | None = None
+    reduction: _Reduction = "mean"
 
     def __post_init__(self) -> None:
         one_of("pairs", self.pairs, _Which)
+        one_of("reduction", self.reduction, _Reduction)
         if self.margin is None:
             return
         positive("margin", self.margin)
@@ -59,7 +62,7 @@ class MarginMSE(Loss):
         scores, targets = clean(scores, mask), clean(targets, mask)
         pairs = Pairs.of(targets, mask, self.pairs)
         wanted = pairs.gap(targets) if self.margin is None else self.margin
-        return pairs.reduce((pairs.gap(scores) - wanted).square(), "mean")
+        return pairs.reduce((pairs.gap(scores) - wanted).square(), self.reduction)
 
     def defined(self, targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]) -> Bool[Tensor, " q"]:
         from ._pairs import any_pair

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
-from .dense import Lora, check_probability, check_template
+from .dense import Lora, check_choice, check_probability, check_template
 
 if TYPE_CHECKING:
     from .ranker import Ranker
@@ -21,6 +21,8 @@ class Late:
     Args:
         backbone: model folder, or hub id ``org/name`` with an optional ``@revision``.
         dim: width of the token vectors (default 128); a folder that has a projection keeps its own.
+        similarity: ``cosine`` (default) normalises the token vectors to length 1; ``dot`` leaves them as they are, so
+            that scores can reach the margins of a cross-encoder's (matchmaker's ColBERT, arXiv:2010.02666).
         query_length: tokens of a query, special tokens, marker and expansion included (default 32).
         doc_length: most tokens of a document, special tokens and marker included (default 180).
         query_expansion: fill queries up to `query_length` with [MASK] tokens, which are scored too (default true).
@@ -40,6 +42,7 @@ class Late:
 
     backbone: str
     dim: int | None = None
+    similarity: Literal["dot", "cosine"] | None = None
     query_length: int | None = None
     doc_length: int | None = None
     query_expansion: bool | None = None
@@ -61,6 +64,7 @@ class Late:
             object.__setattr__(self, "skiplist", tuple(self.skiplist))
         if not self.backbone:
             raise RecipeError("the backbone is empty", fix="give a model folder or a hub id such as org/name")
+        check_choice("similarity", self.similarity, ("dot", "cosine"))
         for name, least in (("dim", 1), ("query_length", 4), ("doc_length", 4)):
             value: int | None = getattr(self, name)
             if value is not None and value < least:

@@ -41,6 +41,7 @@ class LateFolder:
     config: dict[str, Any]
     heads: tuple[Head, ...] = ()
     lower_case: bool = False
+    similarity: Literal["dot", "cosine"] | None = None
     prompts: dict[str, str] = field(default_factory=dict)
     markers: dict[Side, str] | None = None
     lengths: dict[Side, int | None] = field(default_factory=dict)
@@ -77,16 +78,14 @@ def read_late(folder: Path) -> LateFolder:
     if not (folder / "modules.json").is_file():
         return _stanford(folder)
     modules, where = read_modules(folder), folder / GENERAL
-    kinds = [kind for kind, _ in modules]
-    body = [kind for kind in kinds[1:] if kind not in ("MultiVectorMask", "Normalize")]
-    if kinds[0] != "Transformer" or any(kind != "Dense" for kind in body):
+    kinds = [kind for kind, _ in modules if kind != "MultiVectorMask"]
+    body = kinds[1 : -1 if kinds[-1] == "Normalize" else None]
+    if modules[0][0] != "Transformer" or any(kind != "Dense" for kind in body):
         what = f"modules {', '.join(kinds)} are not a late-interaction retriever this library reads"
         raise ArtefactError(what, where=folder / "modules.json")
     general, at = json_object(where, optional=True), modules[0][1]
-    native = general.get("model_type") == "MultiVectorEncoder"
-    if native and kinds[-1] != "Normalize":
-        raise ArtefactError("token vectors without Normalize are not read here", where=folder / "modules.json")
-    if native:
+    typed = general.get("model_type") == "MultiVectorEncoder"
+    if typed and not any(name in general for name in _PYLATE_KEYS):  # else ours, with vectors of any length
         masks = [place for kind, place in modules if kind == "MultiVectorMask"]
         stated = _native(at / "sentence_bert_config.json", masks[0] / "config.json" if masks else None)
         lower_case = json_object(at / "sentence_bert_config.json", optional=True).get("do_lower_case")
@@ -98,10 +97,22 @@ def read_late(folder: Path) -> LateFolder:
         config=read_config(at),
         heads=tuple(read_head(place, "token_embeddings") for kind, place in modules if kind == "Dense"),
         lower_case=lower_case is True,
+        similarity=_similarity(modules) if typed else "cosine",
         prompts={side: prompts[side].removeprefix(marker) for side, marker in stated["markers"].items()},
         template=settings.get("template"),
         **stated,
     )
+
+
+def _similarity(modules: list[tuple[str, Path]]) -> Literal["dot", "cosine"]:
+    """sentence-transformers 6 normalises by a module; PyLate always does, and lists none."""
+    kind, place = modules[-1]
+    if kind != "Normalize":
+        return "dot"
+    name = json_object(place / "config.json", optional=True).get("module_input_name")
+    if name != "token_embeddings":
+        raise ArtefactError(f"a Normalize module of {name!r} is not read here", where=place / "config.json")
+    return "cosine"
 
 
 def _pylate(general: dict[str, Any], where: Path) -> dict[str, Any]:

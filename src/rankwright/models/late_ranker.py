@@ -68,12 +68,14 @@ class LateRanker(Ranker):
         encoder: Encoder,
         sides: Mapping[Side, LateText],
         *,
+        cosine: bool,
         expansion: Expansion | None,
         skiplist: Sequence[str],
         template: str,
     ) -> None:
         super().__init__()
         self.encoder, self.sides, self.expansion, self.template = encoder, dict(sides), expansion, template
+        self.cosine = cosine
         self._parts = check_template(template)
         self.skiplist = tuple(skiplist)
         known = sorted({found for word in skiplist if (found := encoder.tokenizer.id_of(word)) is not None})
@@ -94,7 +96,7 @@ class LateRanker(Ranker):
 
     @property
     def normalised(self) -> bool:
-        return True
+        return self.cosine
 
     @property
     def vectors_per_text(self) -> Literal["one", "many"]:
@@ -133,7 +135,8 @@ class LateRanker(Ranker):
             return Reps(values, torch.ones(0, 1, dtype=torch.bool, device=values.device))
         packing = Packing(texts.offsets, self._seen(texts) if side == "query" else None)
         vectors = self.encoder.project(self.encoder.tokens(texts, packing))
-        vectors = torch.nn.functional.normalize(vectors, dim=-1)
+        if self.cosine:
+            vectors = torch.nn.functional.normalize(vectors, dim=-1)
         real = packing.real
         values = vectors.new_zeros(*real.shape, self.width).index_put(real.nonzero(as_tuple=True), vectors)
         return Reps(values, self._matched(texts, packing) if side == "doc" else real)
@@ -149,12 +152,13 @@ class LateRanker(Ranker):
 
     def fingerprint(self, side: Side) -> str:
         own = [self.expansion and self.expansion.attend] if side == "query" else self.skip_ids.tolist()
-        facts = [self.encoder.fingerprint(), self.tokenizer_key(side), own]
+        facts = [self.encoder.fingerprint(), self.tokenizer_key(side), own, self.cosine]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """The dialect of PyLate, which sentence-transformers 6 reads too."""
+        """A dialect that sentence-transformers 6 reads; PyLate's, whose vectors have length 1, unless these do not."""
         facts = late_writing.LateFacts(
+            cosine=self.cosine,
             template=self.template,
             prompts={side: text.prompt for side, text in self.sides.items()},
             markers={side: text.marker for side, text in self.sides.items()},
@@ -227,6 +231,7 @@ def load_late(spec: Late, *, device: str, dtype: str, seed: int) -> LateRanker:
     ranker = LateRanker(
         encoder,
         {side: _side(spec, folder, encoder, side, markers[side]) for side in _LENGTHS},
+        cosine=_first(spec.similarity, folder.similarity, "cosine") == "cosine",
         expansion=_expansion(spec, folder, tokenizer),
         skiplist=_first(spec.skiplist, folder.skiplist, PUNCTUATION),
         template=_first(spec.template, folder.template, DEFAULT_TEMPLATE),

@@ -1,5 +1,6 @@
 """Writes the late-interaction folder that PyLate and sentence-transformers 6 read; safetensors only.
 
+PyLate knows token vectors of length 1 only: for others the folder is one of sentence-transformers 6.
 The root is also a plain Hugging Face checkpoint. Our own `rankwright.json` adds what that dialect cannot say.
 """
 
@@ -23,11 +24,11 @@ tags: [ColBERT, PyLate, sentence-transformers, late-interaction, rankwright]
 ---
 # A late-interaction retriever trained with Rankwright
 
-One vector of {width} dimensions per token, compared by MaxSim. Queries have {query_length} tokens, of a document at
-most {doc_length} are read. Documents were written as `{template}`.
+One vector of {width} dimensions per token{norm}, compared by MaxSim. Queries have {query_length} tokens,
+of a document at most {doc_length} are read. Documents were written as `{template}`.
 
 ```python
-from sentence_transformers import MultiVectorEncoder  # version 6; or pylate.models.ColBERT
+from sentence_transformers import MultiVectorEncoder  # version 6{or_pylate}
 
 model = MultiVectorEncoder("path/of/this/folder")
 queries = model.encode_query(["a question"])
@@ -44,10 +45,14 @@ scores = model.similarity(queries, docs)
 """
 
 
+_MASK = "sentence_transformers.multi_vector_encoder.modules.multi_vector_mask.MultiVectorMask"
+
+
 @dataclass(frozen=True)
 class LateFacts:
     """What a late-interaction ranker knows beyond its encoder."""
 
+    cosine: bool
     template: str
     prompts: dict[Side, str]
     markers: dict[Side, str]
@@ -65,11 +70,14 @@ def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
         place = f"{len(modules)}_Dense"
         modules.append(("pylate.models.Dense.Dense", place))
         write_head(folder / place, head.linear.weight, head.linear.bias, head.activation)
+    if not facts.cosine:  # stated modules in place of PyLate's implied ones, which end in Normalize
+        modules.append((_MASK, f"{len(modules)}_MultiVectorMask"))
+        storage.write_json(folder / modules[-1][1] / "config.json", {"skiplist_words": list(facts.skiplist)})
     write_modules(folder, modules)
     lengths = {"max_seq_length": max(facts.lengths.values()), "do_lower_case": encoder.tokenizer.lower_case}
     storage.write_json(folder / "sentence_bert_config.json", lengths)
     general = {
-        "model_type": "ColBERT",
+        "model_type": "ColBERT" if facts.cosine else "MultiVectorEncoder",
         "prompts": {"query": facts.prompts["query"], "document": facts.prompts["doc"]},
         "default_prompt_name": None,
         "similarity_fn_name": "MaxSim",
@@ -90,6 +98,8 @@ def _card(encoder: Encoder, facts: LateFacts, architecture: str) -> str:
     attended = "attended to" if facts.attend else "not attended to by the query's own tokens"
     return _CARD.format(
         width=encoder.width,
+        norm=" and length 1" if facts.cosine else ", of any length",
+        or_pylate="; or pylate.models.ColBERT" if facts.cosine else "",
         query_length=facts.lengths["query"],
         doc_length=facts.lengths["doc"],
         template=facts.template,

@@ -154,7 +154,7 @@ class _Loop:
         self.ranker.eval()
 
     def _steps(self, batches: Batches, total: int) -> None:
-        settings = self.settings
+        settings, missing, idle = self.settings, 0, 0
         self.model.train()
         supply = batches.iterate(self.state.step * settings.accumulate, total * settings.accumulate)
         with progress("train", total, "steps") as bar:
@@ -165,6 +165,7 @@ class _Loop:
             while self.state.step < total and not self._patience_is_over():
                 record = self._one_step(supply, total)
                 self._log(record)
+                missing, idle = missing + int(record["missing"]), idle + (record["grad_norm"] == 0)
                 bar.advance(note=f"loss {record['loss']:.4f}")
                 self._compare_memory()
                 if self._validation_is_due(total):
@@ -175,6 +176,10 @@ class _Loop:
                     self._save()
                 if stopping and not last:
                     _stop()
+        if missing:
+            say(f"{missing:,} pairs did not count, because a teacher has no score for them")
+        if idle:
+            say(f"{idle:,} steps had no gradient: is a loss defined on their lists? See group and targets")
 
     # --- memory -----------------------------------------------------------------------------------
 

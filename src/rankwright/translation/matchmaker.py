@@ -209,9 +209,8 @@ def _model(keys: Keys) -> dict[str, Any]:
         keys.refuse("model", "only bert_dot and ColBERT are translated; the recipe has bert_dot")
     if late:
         keys.assume(f"query expansion: {masks} [MASK] tokens there, filled up to query_length here")
-        return {
-            "Late": {"backbone": backbone, "query_length": queries, "doc_length": docs, "query_expansion": masks > 0}
-        }
+        late_model = {"backbone": backbone, "similarity": "dot", "query_length": queries, "doc_length": docs}
+        return {"Late": late_model | {"query_expansion": masks > 0}}
     if masks > 0:
         keys.refuse("query_augment_mask_number", "queries of a single vector are not expanded")
     dense = {"backbone": backbone, "pooling": "cls", "similarity": "dot", "query_length": queries, "doc_length": docs}

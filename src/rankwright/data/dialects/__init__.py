@@ -13,7 +13,18 @@ from ...errors import DataError, UsageError
 from ..policy import Reading
 from ..scores import read_scores
 from ._collecting import write_beir
-from ._items import SCORES, Dialect, Judgement, Query, Score, Stream, content_id, read_text_file, text_files
+from ._items import (
+    SCORES,
+    Dialect,
+    Judgement,
+    Query,
+    Score,
+    Stream,
+    content_id,
+    data_files,
+    read_text_file,
+    text_files,
+)
 from ._writing import WRITERS, Collection
 from .colbert import ColBERT
 from .dpr import DPR
@@ -85,7 +96,8 @@ def detect(source: str | Path) -> str:
 
 
 def _is_beir(path: Path) -> bool:
-    return (path / "qrels").is_dir() and all(text_files(path, role) for role in ("corpus", "queries"))
+    rows = (path / "qrels").is_dir() or ((path / SCORES).is_file() and not data_files(path))
+    return rows and all(text_files(path, role) for role in ("corpus", "queries"))
 
 
 def read(

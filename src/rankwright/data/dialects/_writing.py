@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import DataError
 from ...progress import track
 from ...storage import write_file
 from ...types import Document, Qrels, Run
@@ -92,6 +93,14 @@ def _write_records(path: Path, records: Iterator[Any]) -> None:
         lines.flush()
 
 
+def _splits_of(data: Collection) -> list[str]:
+    """The splits, for layouts whose queries stand beside their judgements alone."""
+    if not data.dataset.splits:
+        fix = "write beir, trove, colbert or sentence-transformers-lists, which hold scores without judgements"
+        raise DataError("there are no judgements, and this layout is made of them", where=data.dataset.folder, fix=fix)
+    return data.dataset.splits
+
+
 def _texts(data: Collection, folder: Path, id_name: str, text_name: str) -> None:
     corpus = ({id_name: d.id, "title": d.title, text_name: d.text} for d in track(data.dataset.corpus, "write corpus"))
     _write_records(folder / "corpus.jsonl", corpus)
@@ -141,7 +150,7 @@ def write_trove(data: Collection, folder: Path) -> None:
 def write_tevatron(data: Collection, folder: Path) -> None:
     """``<split>.jsonl`` with passages written out, and ``corpus.jsonl``."""
     _texts(data, folder, "docid", "text")
-    for split in data.dataset.splits:
+    for split in _splits_of(data):
         _write_records(folder / f"{split}.jsonl", _tevatron_rows(data, split))
     _score_file(data, folder)
 
@@ -156,7 +165,7 @@ def _tevatron_rows(data: Collection, split: str) -> Iterator[Any]:
 
 def write_flagembedding(data: Collection, folder: Path) -> None:
     """``<split>.jsonl`` with query, pos and neg; with pos_scores and neg_scores where the teacher scored them all."""
-    for split in data.dataset.splits:
+    for split in _splits_of(data):
         _write_records(folder / f"{split}.jsonl", _flag_rows(data, split))
 
 

@@ -19,9 +19,7 @@ class Matchmaker(Dialect):
     separate = frozenset({"corpus", "queries"})
 
     def sniff(self, path: Path) -> bool:
-        if path.is_dir():
-            return False
-        line = first_line(path)
+        line = _first_row(path)
         fields = line.split()
         texts = line.count("\t") == 4 and any(" " in field.strip() for field in line.split("\t"))
         return len(fields) == 5 and not texts and all(map(NUMBER.fullmatch, fields[:2]))
@@ -48,9 +46,7 @@ class MatchmakerTexts(Dialect):
     layout = "lines of query, positive and negative text between tabs, perhaps with two scores before them"
 
     def sniff(self, path: Path) -> bool:
-        if path.is_dir():
-            return False
-        fields = first_line(path).split("\t")
+        fields = _first_row(path).split("\t")
         scored = len(fields) == 5 and all(map(NUMBER.fullmatch, fields[:2]))
         return (len(fields) == 3 or scored) and all(" " in field.strip() for field in fields[-2:])
 
@@ -71,6 +67,12 @@ class MatchmakerTexts(Dialect):
                 yield from ((record.where, doc) for doc in docs if doc is not None)
                 ids = [query.id, *(doc.id for doc in docs if doc is not None)]
                 yield from _pair(record.where, ids, [score for score in scores if score is not None])
+
+
+def _first_row(path: Path) -> str:
+    """The first line of the file, or of the rows that lie beside the texts of a folder."""
+    files = data_files(path)
+    return first_line(files[0]) if files else ""
 
 
 def _pair(where: str, ids: list[str], scores: list[float]) -> Stream:

@@ -79,14 +79,12 @@ def _differences(
     made = []
     for collection in dict.fromkeys(c for c, _, _ in scores):
         for baseline, system in pairs:
-            seeds = [s for c, d, s in scores if (c, d) == (collection, system) and (c, baseline, s) in scores]
-            if seeds:
-                a, b = (
-                    np.mean([scores[collection, which, s][:, 0] for s in seeds], axis=0) for which in (baseline, system)
-                )
+            seeds = {which: [s for c, d, s in scores if (c, d) == (collection, which)] for which in (baseline, system)}
+            if all(seeds.values()):
+                a, b = (np.mean([scores[collection, w, s][:, 0] for s in some], axis=0) for w, some in seeds.items())
                 test = paired_t(a, b)
                 made.append(
-                    {"collection": collection, "baseline": baseline, "system": system, "seeds": seeds, "p": test.p,
+                    {"collection": collection, "baseline": baseline, "system": system, "p": test.p,
                      "difference": test.difference, "interval": list(bootstrap_interval(b - a))}
                 )  # fmt: skip
     for row, p in zip(made, holm([row["p"] for row in made])):

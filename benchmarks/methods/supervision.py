@@ -21,11 +21,11 @@ from .common import TRAIN, Cells, write_results
 from .data import cranfield, medquad
 
 TOKENS = 96  # of a document, in training and search: what a laptop does in a minute or two
-LEVELS = ("binary", "wasserstein", "kl")
+LEVELS = ("untouched", "binary", "wasserstein", "kl")
 MARGINS = ("random", "topics", "tas-balanced", "dual")
 KL = "stages.0.objective=[{loss: {KLDivergence: {temperature: 0.05, target_temperature: 0.5}}, against: batch}]"
 # each with the one it is compared with
-PAIRS = [("binary", "wasserstein"), ("binary", "kl")]
+PAIRS = [("untouched", "binary"), ("untouched", "random"), ("binary", "wasserstein"), ("binary", "kl")]
 PAIRS += [("random", "topics"), ("random", "tas-balanced"), ("topics", "tas-balanced"), ("tas-balanced", "dual")]
 
 
@@ -101,6 +101,8 @@ def student(name: str, condition: str, collection: Collection, work: Path, seed:
         source = f"dataset: {collection.levels!r}, split: {collection.levels_split}"
         source += f", relabel: {{{relabel}}}" if condition == "binary" else ""
         own = [f"stages.0.data=[{{Judged: {{{source}}}}}]", f"stages.0.group.Random.size={collection.size}"]
+        if condition == "untouched":
+            return run_of(recipe, collection, folder, "stages=[]")
         return run_of(recipe, collection, folder, *own, *train, *([KL] if condition == "kl" else []))
     bins = 10 if condition in ("tas-balanced", "dual") else 1
     qrels = here / "train.tsv"
@@ -166,8 +168,13 @@ def main() -> None:
     chosen = {n: c for n, c in collections(args.work).items() if (not args.only or n in args.only)}
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda n: prepare(n, chosen[n], args.work), chosen))
-        cells = [(n, cond, seed) for seed in args.seeds for cond in (*LEVELS, *MARGINS) for n in chosen]
-        cells.sort(key=lambda cell: cell[1] == "kl")
+        cells = [
+            (n, cond, seed)
+            for seed in args.seeds
+            for cond in (*LEVELS, *MARGINS)
+            for n in chosen
+            if cond != "untouched" or seed == args.seeds[0]
+        ]
         list(pool.map(lambda cell: carry_out(student(cell[0], cell[1], chosen[cell[0]], args.work, cell[2])), cells))
     made = {(n, cond, seed): args.work / n / f"{cond}-{seed}" for n, cond, seed in cells} | {
         (n, "teacher", 0): args.work / n / "teacher" for n in chosen

@@ -40,5 +40,5 @@ def ahead(
                 break
             item, made = under_way.popleft()
             yield item, made.result()
-    if not isinstance(failure, StopIteration):
+    if failure is not None and not isinstance(failure, StopIteration):
         raise failure

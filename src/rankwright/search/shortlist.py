@@ -50,17 +50,7 @@ def nearest(
     shortlist, turn = _Shortlist(queries, k), Lock()
 
     def decide(share: Callable[..., Iterable[_Ranked]]) -> _Ranked:
-        """`share`: maps a function over slices of the queries."""
-        query, row, _ = shortlist.columns()
-        cuts = np.searchsorted(query, range(0, queries + _QUERIES_AT_ONCE, _QUERIES_AT_ONCE)).tolist()
-
-        def part(start: int, stop: int) -> _Ranked:
-            signals.check()
-            some, rows = query[start:stop], row[start:stop]
-            return ranked(some, rows, exact(some, rows), ids=ids, queries=queries, k=k)
-
-        query, row, score = (np.concatenate(column) for column in zip(*share(part, cuts, cuts[1:])))
-        return query, row, score
+        return _decided(shortlist, exact, share, ids=ids, queries=queries, k=k)
 
     def scan(_: int) -> None:
         score = scorer()
@@ -91,6 +81,28 @@ def nearest(
         shortlist.tighten()
         query, row, score = decide(share)
     return Hits(np.bincount(query, minlength=queries), row, score)
+
+
+def _decided(
+    shortlist: _Shortlist,
+    exact: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    share: Callable[..., Iterable[_Ranked]],
+    *,
+    ids: DocIds,
+    queries: int,
+    k: int,
+) -> _Ranked:
+    """The k best of the shortlist by `exact` score; `share` maps a function over slices of the queries."""
+    query, row, _ = shortlist.columns()
+    cuts = np.searchsorted(query, range(0, queries + _QUERIES_AT_ONCE, _QUERIES_AT_ONCE)).tolist()
+
+    def part(start: int, stop: int) -> _Ranked:
+        signals.check()
+        some, rows = query[start:stop], row[start:stop]
+        return ranked(some, rows, exact(some, rows), ids=ids, queries=queries, k=k)
+
+    best = (np.concatenate(column) for column in zip(*share(part, cuts, cuts[1:])))
+    return next(best), next(best), next(best)
 
 
 class _Shortlist:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rankwright.data.formats import read_run, write_run
 from rankwright.evaluation import evaluate
+from rankwright.names import Names
 from rankwright.types import Qrels, Run
 
 from .common import Cell, interleave, publish
@@ -24,7 +25,7 @@ TREC = {"ndcg_cut.10", "recip_rank", "recall.100,1000", "map"}
 
 
 def make(documents: int, *, ties: bool) -> tuple[Run, dict[str, dict[str, int]]]:
-    """A random ranking over an id space, with the vocabulary that a search or a file leaves; and judgements of it."""
+    """A random ranking over an id space, its vocabulary packed as a search or a reader leaves it; judgements of it."""
     rng = np.random.default_rng(0)
     rows = np.concatenate([rng.choice(documents, DEPTH, replace=False, shuffle=True) for _ in range(QUERIES)])
     scores = rng.normal(20, 3, (QUERIES, DEPTH))
@@ -32,7 +33,7 @@ def make(documents: int, *, ties: bool) -> tuple[Run, dict[str, dict[str, int]]]
     used, columns = np.unique(rows, return_inverse=True)
     docs = tuple(f"{row}" for row in used.tolist())
     queries = tuple(f"{1000 + i}" for i in range(QUERIES))
-    run = Run(queries, docs, np.arange(QUERIES + 1) * DEPTH, columns.astype(np.int32), scores.ravel())
+    run = Run(queries, Names.of(docs), np.arange(QUERIES + 1) * DEPTH, columns.astype(np.int32), scores.ravel())
     judged: dict[str, dict[str, int]] = {}
     for i, query in enumerate(queries):
         found = rng.choice(columns[i * DEPTH : (i + 1) * DEPTH], JUDGED // 2, replace=False)
@@ -42,21 +43,23 @@ def make(documents: int, *, ties: bool) -> tuple[Run, dict[str, dict[str, int]]]
 
 
 def measures(rounds: int) -> list[Cell]:
+    """Every id space with and without ties; and once with ids as Python strings, which `Run.from_dict` leaves."""
     import ir_measures
     import pytrec_eval
 
     asked = [ir_measures.parse_measure(measure) for measure in MEASURES]
     cells = []
     for name, documents in SPACES.items():
-        for ties in (False, True):
-            run, judged = make(documents, ties=ties)
+        for kind in ("", ", ties", ", strings"):
+            run, judged = make(documents, ties=kind == ", ties")
             qrels, ranking = Qrels.from_dict(judged), run.to_dict()
+            run = Run.from_dict(ranking) if kind == ", strings" else run
             contestants = {
                 "pytrec_eval": lambda d=judged, r=ranking: pytrec_eval.RelevanceEvaluator(d, TREC).evaluate(r),
                 "ir_measures": lambda d=judged, r=ranking: ir_measures.calc_aggregate(asked, d, r),
                 OURS: lambda run=run, qrels=qrels: evaluate(run, qrels, MEASURES),
             }
-            cells.append(interleave(f"evaluate, {name} ids{', ties' if ties else ''}", contestants, rounds=rounds))
+            cells.append(interleave(f"evaluate, {name} ids{kind}", contestants, rounds=rounds))
     return cells
 
 

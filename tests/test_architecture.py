@@ -21,10 +21,11 @@ WRITERS = ("storage.py", "_files.py")
 # --- who may import whom ----------------------------------------------------------------------------------------------
 
 RECIPE = {"recipe", "_yaml", "_fields", "_schema"}
-BASE = {"types", "errors", "storage", "_files", "artefacts", "randomness", "signals", "progress"}
+BASE = {"types", "names", "errors", "storage", "_files", "artefacts", "randomness", "signals", "progress"}
 WITHIN_BASE = {
     "errors": set(),
-    "types": set(),
+    "types": {"names"},
+    "names": set(),
     "randomness": set(),
     "progress": set(),
     "signals": {"errors"},

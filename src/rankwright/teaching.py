@@ -14,6 +14,7 @@ from .data import Mixture, Reading, read_run
 from .errors import DataError
 from .ledger import fingerprint
 from .models.specification import Model
+from .names import picked
 from .progress import progress
 from .training import Term, distributed
 from .training.scores import ScoreStore
@@ -104,7 +105,7 @@ def score_pairs(teacher: Teacher, pairs: Run | Qrels) -> Run:
             rows = np.repeat(np.arange(end - begin), np.diff(pairs.offsets[begin : end + 1]))
             wanted = np.zeros((end - begin, len(columns)), bool)
             wanted[rows, places] = True
-            docs = [pairs.docs[int(column)] for column in columns]
+            docs = picked(pairs.docs, columns)
             values[span] = teacher.score(pairs.queries[begin:end], docs, wanted=wanted)[rows, places]
             bar.advance(end - begin)
     return Run(pairs.queries, pairs.docs, pairs.offsets, pairs.columns, values)

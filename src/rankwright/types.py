@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from .names import bytewise, picked
+
 if TYPE_CHECKING:
     from torch import Tensor
 else:
@@ -111,7 +113,8 @@ class Batch:
 class _Table:
     """(query, doc, value) rows grouped by query: columnar, so that a billion rows fit.
 
-    ``columns[offsets[i]:offsets[i+1]]`` index ``docs`` for query ``queries[i]``.
+    ``columns[offsets[i]:offsets[i+1]]`` index ``docs`` for query ``queries[i]``. Readers and searches leave `docs`
+    packed (`names.Names`).
     """
 
     queries: Sequence[str]
@@ -143,9 +146,10 @@ class _Table:
 
     def __iter__(self) -> Iterator[tuple[str, list[str], np.ndarray]]:
         """(query id, doc ids, values) per query."""
+        docs = tuple(self.docs) if len(self.docs) <= len(self) else self.docs  # all strings at once where most are used
         for i, query in enumerate(self.queries):
             a, b = self.offsets[i], self.offsets[i + 1]
-            yield query, [self.docs[int(c)] for c in self.columns[a:b]], self.values[a:b]
+            yield query, picked(docs, self.columns[a:b]), self.values[a:b]
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         return {query: dict(zip(docs, values.tolist())) for query, docs, values in self}
@@ -184,20 +188,6 @@ class Run(_Table):
         keep = np.arange(len(order)) - self.offsets[:-1][group] < depth
         offsets = np.concatenate([[0], np.cumsum(np.minimum(np.diff(self.offsets), depth))]).astype(np.int64)
         return Run(self.queries, self.docs, offsets, columns[keep], values[keep])
-
-
-def picked(names: Sequence[str], rows: np.ndarray) -> list[str]:
-    """The names at these places."""
-    return list(map(names.__getitem__, rows.tolist()))
-
-
-def bytewise(names: Sequence[str], rows: np.ndarray) -> np.ndarray:
-    """int64 [rows]: where the name at each place stands among those at the others, ordered as UTF-8 bytes."""
-    unique, inverse = np.unique(rows, return_inverse=True)
-    chosen = picked(names, unique)
-    # code points order strings as their UTF-8 bytes do
-    place = {name: i for i, name in enumerate(sorted(chosen))}
-    return np.fromiter(map(place.__getitem__, chosen), np.int64, len(chosen))[inverse]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import _fields, _ids, _tables
+from rankwright.data import _ahead, _fields, _ids, _tables
 from rankwright.data.formats import read_qrels, read_run
 from rankwright.data.policy import Reading
 from rankwright.errors import DataError
@@ -139,16 +141,20 @@ def test_the_fast_way_reads_numbers_as_the_exact_one(text: str) -> None:
 )
 def test_numeric_ids_are_numbered_as_others(parts: list[list[str]]) -> None:
     chunks = [pa.array(part, pa.large_string()) for part in parts]
-    codes, names = _ids.coded(chunks)
     expected = {name: i for i, name in enumerate(dict.fromkeys(chain(*parts)))}
-    assert names == list(expected)
-    assert codes.dtype == np.int32
-    assert codes.tolist() == [expected[name] for name in chain(*parts)]
+    for column in ([_ids.as_numbers(chunk) for chunk in chunks], chunks):
+        codes, names = _ids.coded(column)
+        assert names == list(expected)
+        assert codes.dtype == np.int32
+        assert codes.tolist() == [expected[name] for name in chain(*parts)]
+    for chunk, part in zip(chunks, parts):
+        named, sizes = _ids.stretches(chunk)
+        assert [name for name, size in zip(named.to_pylist(), sizes) for _ in range(size)] == part
 
 
 def test_the_table_of_numeric_ids_is_bounded() -> None:
     def numbered(*ids: str) -> bool:
-        return _ids._numbered(pa.chunked_array([pa.array(ids, pa.large_string())])) is not None
+        return _ids._numbers([_ids.as_numbers(pa.array(ids, pa.large_string()))]) is not None
 
     assert numbered("7", "0", "7", str(_ids._LEAST_TABLE))
     assert not numbered("7", str(_ids._LEAST_TABLE + 1))
@@ -168,6 +174,24 @@ def test_the_fast_way_takes_clean_files() -> None:
         assert _tables._split(f"{row}\n{row}\n".encode(), _tables.TREC_RUN) is not None
     assert _tables._split(b"q d 1\n", _tables.Dialect("\t", 3, 0, 1, 2)) is None
     assert _tables._split("\ufeffq Q0 d 1 2.5 tag\n".encode(), _tables.TREC_RUN) is None
+
+
+def test_threads_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that are damaged in several blocks and a file cut short: the same table, or the same first error."""
+    rng = np.random.default_rng(1)
+    lines = [f"q{i // 900} Q0 {rng.integers(0, 9999) * 1000 + i % 900} 1 {rng.normal()!r} tag" for i in range(90_000)]
+    clean = _put(tmp_path, "clean.trec", "\n".join(lines))
+    for at, damage in ((70_000, "q7 Q0 \u00e9 1 2"), (40_000, "q7 Q0 x 1 2.0 tag"), (40_001, "q7 Q0 x 1 3.0 tag")):
+        lines[at] = damage
+    damaged = _put(tmp_path, "damaged.trec", "\n".join(lines))
+    cut = tmp_path / "cut.trec.gz"
+    cut.write_bytes(gzip.compress("\n".join(lines).encode(), 1)[:-1000])
+    outcomes = []
+    for threads in (1, 4):
+        monkeypatch.setattr(_tables, "ahead", partial(_ahead.ahead, threads=threads))
+        outcomes.append([_outcome(read_run, path, lenient) for path in (clean, damaged, cut) for lenient in (0, 1)])
+    assert outcomes[0] == outcomes[1]
+    assert "damaged or cut short" in outcomes[0][-1][0]
 
 
 def test_a_problem_far_into_a_file_names_its_line(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright.errors import NonFiniteError, UsageError
-from rankwright.search import Exact, Vectors, shortlist
+from rankwright.search import Exact, Vectors, products, shortlist
 from rankwright.search import exact as module
 from rankwright.search.products import Products, Rounding
 
@@ -143,7 +143,7 @@ def test_true_scores_lie_within_the_rounding(precision, scale, coarse):
     before = torch.backends.mkldnn.matmul.fp32_precision
     try:
         torch.backends.mkldnn.matmul.fp32_precision = precision
-        scores, rounding = products.of(docs, torch.empty(9 * 600))
+        scores, rounding = products.of(docs, products.space(600))
     finally:
         torch.backends.mkldnn.matmul.fp32_precision = before
     scores = scores.numpy().astype(np.float64)
@@ -160,7 +160,8 @@ def test_true_scores_lie_within_the_rounding(precision, scale, coarse):
 def test_the_rounding_covers_what_torch_may_do_to_float32(precision):
     rng = np.random.default_rng(6)
     docs, queries = rng.standard_normal((600, 96)).astype(np.float32), rng.standard_normal((9, 96)).astype(np.float32)
-    products, space = Products(queries, 20.0, "cpu", coarse=False), torch.empty(9 * 600)
+    products = Products(queries, 20.0, "cpu", coarse=False)
+    space = products.space(600)
     narrow = products.of(docs, space)[1].absolute
     before = torch.backends.mkldnn.matmul.fp32_precision
     try:
@@ -208,6 +209,45 @@ def test_threads_do_not_change_the_result(coarse):
         assert found(index, queries, 30) == one
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 50, 1000])
+def test_slices_of_queries_do_not_change_the_result(monkeypatch, at_once):
+    """Float64 decides slice by slice, on one thread or three; ties are common, so that the order of ids counts."""
+    rng = np.random.default_rng(11)
+    docs, queries = (rng.integers(-1, 2, (rows, 12)).astype(np.float32) for rows in (900, 50))
+    index, threads = Exact(Vectors([f"d{i}" for i in range(900)], [docs]), block_rows=100), torch.get_num_threads()
+    whole = brute_force(queries, docs, [f"d{i}" for i in range(900)], 20)
+    monkeypatch.setattr(shortlist, "_QUERIES_AT_ONCE", at_once)
+    try:
+        for count in (1, 3):
+            torch.set_num_threads(count)
+            assert found(index, queries, 20) == whole
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("rows", [1, 512, 513, 1300])
+def test_rounding_in_place_is_the_rounding_of_the_whole(rows):
+    docs = torch.from_numpy(np.random.default_rng(12).standard_normal((rows, 20)).astype(np.float32))
+    coarse, off = torch.full((rows, 20), torch.nan, dtype=torch.bfloat16), torch.full((512, 20), torch.nan)
+    largest = products._rounded(docs, coarse, off)
+    assert torch.equal(coarse, docs.bfloat16())
+    assert largest == float((docs - docs.bfloat16()).norm(dim=1).max())
+
+
+def test_a_block_leaves_nothing_to_the_next(coarse):
+    rng = np.random.default_rng(13)
+    docs, queries = rng.standard_normal((700, 80)).astype(np.float32), rng.standard_normal((6, 80)).astype(np.float32)
+    made = Products(queries, 20.0, "cpu", coarse=coarse)
+    space = made.space(700)
+    made.of(docs * 3, space)
+    for part in (docs[:33], docs[33:], docs[:1]):
+        again, rounding = made.of(part, space)
+        fresh, expected = made.of(part, made.space(len(part)))
+        assert torch.equal(again, fresh)
+        np.testing.assert_array_equal(rounding.absolute, expected.absolute)
 
 
 def test_queries_do_not_influence_each_other(monkeypatch):

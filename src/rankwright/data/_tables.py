@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from ..names import Names
 from ..types import Qrels, Run
+from ._ahead import ahead
 from ._fields import LARGEST_GRADE, WHOLE, check_grade, check_id, check_score, is_clean_id
-from ._ids import coded
+from ._ids import as_numbers, coded, stretches
 from ._json import read_jsonl
 from ._lines import BOM, decode_block, kind_of, read_raw_blocks
 from ._texts import looks_like_json, parquet_records, position
@@ -80,6 +82,20 @@ def run_dialect(line: str) -> Dialect | None:
     return TREC_RUN if columns == 6 else MSMARCO_RUN.get(columns)
 
 
+class Rows(NamedTuple):
+    """Rows that passed every check."""
+
+    queries: pa.Array  # one a stretch of rows with the same query
+    sizes: np.ndarray  # of the stretches
+    docs: pa.Array  # numbers where `as_numbers` can
+    values: np.ndarray  # float64
+    lines: np.ndarray  # counted from the first of the block
+
+    @classmethod
+    def of(cls, queries: pa.Array, docs: pa.Array, values: np.ndarray, lines: np.ndarray) -> Rows:
+        return cls(*stretches(queries), as_numbers(docs), values.astype(np.float64, copy=False), lines)
+
+
 class Table:
     """Collects the rows of one file in columns: the bytes of its ids, 8 bytes a value, 8 a line number.
 
@@ -91,7 +107,7 @@ class Table:
     def __init__(self, path: Path, reading: Reading, *, grades: bool, repeats: bool = False) -> None:
         self.path, self.reading, self.grades, self.repeats = path, reading, grades, repeats
         self._pending: list[tuple[str, str, float, int]] = []  # rows added one by one
-        self._parts: list[tuple[pa.Array, pa.Array, np.ndarray, np.ndarray]] = []  # queries, docs, values, lines
+        self._parts: list[Rows] = []  # lines counted from that of the file
 
     # --- rows in ---
 
@@ -109,16 +125,20 @@ class Table:
 
     def read_text(self, dialect_of: Callable[[str], Dialect | None], expected: str) -> None:
         """All rows of a text file whose dialect the first fitting line tells."""
+        blocks = read_raw_blocks(self.path, self.reading)
         dialect: Dialect | None = None
-        for first, raw in read_raw_blocks(self.path, self.reading):
-            lines: list[str] | None = None
-            at = 0
-            if dialect is None:
-                lines = decode_block(raw, first, self.path, self.reading)
-                dialect, at = self._dialect(lines, first, dialect_of, expected)
-            if dialect is not None and not self._add_block(raw.split(b"\n", at)[-1], first + at, dialect):
-                lines = lines or decode_block(raw, first, self.path, self.reading)
-                self._add_lines(lines[at:], first + at, dialect, expected)
+        for first, raw in blocks:
+            lines = decode_block(raw, first, self.path, self.reading)
+            dialect, at = self._dialect(lines, first, dialect_of, expected)
+            if dialect is not None:
+                if not self._add_block(_rows(raw.split(b"\n", at)[-1], dialect, self.grades), first + at):
+                    self._add_lines(lines[at:], first + at, dialect, expected)
+                break
+        if dialect is None:
+            return
+        for (first, raw), rows in ahead(lambda block: _rows(block[1], dialect, self.grades), blocks):
+            if not self._add_block(rows, first):
+                self._add_lines(decode_block(raw, first, self.path, self.reading), first, dialect, expected)
 
     def _dialect(
         self, lines: list[str], first: int, dialect_of: Callable[[str], Dialect | None], expected: str
@@ -132,20 +152,11 @@ class Table:
                 self._columns(line.split(), expected, first + at)
         return None, len(lines)
 
-    def _add_block(self, raw: bytes, first: int, dialect: Dialect) -> bool:
+    def _add_block(self, rows: Rows | None, first: int) -> bool:
         """Add a block in which nothing needs a second look; False, and nothing added, when something does."""
-        found = []
-        for one in (dialect, *dialect.also):
-            columns = _split(raw, one)
-            if columns is None:
-                return False
-            if self.grades and ((columns[2] != np.trunc(columns[2])) | (np.abs(columns[2]) > LARGEST_GRADE)).any():
-                return False
-            found.append(columns)
-        queries, docs, values = found[0] if len(found) == 1 else _interleaved(found)
-        lines = np.arange(first, first + len(found[0][2]))
-        self._append(queries, docs, values, np.repeat(lines, len(found)))
-        return True
+        if rows is not None:
+            self._append(rows._replace(lines=rows.lines + first))
+        return rows is not None
 
     def _add_lines(self, lines: list[str], first: int, dialect: Dialect, expected: str) -> None:
         """Add a block row by row, every rule spelled out."""
@@ -197,11 +208,11 @@ class Table:
         if rows:
             queries, docs, values, lines = zip(*rows)
             kind = pa.large_string()
-            self._append(pa.array(queries, kind), pa.array(docs, kind), np.array(values), np.array(lines))
+            self._append(Rows.of(pa.array(queries, kind), pa.array(docs, kind), np.array(values), np.array(lines)))
 
-    def _append(self, queries: pa.Array, docs: pa.Array, values: np.ndarray, lines: np.ndarray) -> None:
+    def _append(self, rows: Rows) -> None:
         self._flush()
-        self._parts.append((queries, docs, values.astype(np.float64), lines.astype(np.int64)))
+        self._parts.append(rows)
 
     def read_jsonl(self) -> None:
         """Qrels from JSON lines: ``qid``, and ``docid`` and ``score`` as lists of equal length or as single values."""
@@ -246,25 +257,23 @@ class Table:
             what, fix = "holds no row", f"this should be a {cls.__name__.lower()} file: check the path"
             self.reading.problem("empty file", what, where=self.path, fix=fix)
             return cls.from_rows([], [], [])
-        queries, docs, values, numbers = zip(*self._parts)
+        queries, sizes, docs, values, lines = zip(*self._parts)
         self._parts.clear()
-        (q, query_ids), (d, doc_ids) = coded(queries), coded(docs)
-        v = np.concatenate(values)
+        (stretch, query_ids), (d, doc_ids) = coded(queries), coded(docs)
+        q, v = np.repeat(stretch, np.concatenate(sizes)), np.concatenate(values)
         pair = q.astype(np.int64) * len(doc_ids) + d
         ordered = np.sort(pair, kind="stable")  # the faster one: a run lists query after query
         if (ordered[1:] == ordered[:-1]).any():
-            keep = self._unique(pair, v, np.concatenate(numbers), (query_ids, doc_ids))
+            keep = self._unique(pair, v, np.concatenate(lines), (query_ids, doc_ids))
             q, d, v = q[keep], d[keep], v[keep]
         sizes = np.bincount(q, minlength=len(query_ids))
         offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         if (q[1:] < q[:-1]).any():
             order = np.argsort(q, kind="stable")
             d, v = d[order], v[order]
-        return cls(tuple(query_ids), tuple(doc_ids), offsets, d, v)
+        return cls(tuple(query_ids), doc_ids, offsets, d, v)
 
-    def _unique(
-        self, pair: np.ndarray, values: np.ndarray, lines: np.ndarray, names: Sequence[list[str]]
-    ) -> np.ndarray:
+    def _unique(self, pair: np.ndarray, values: np.ndarray, lines: np.ndarray, names: Sequence[Names]) -> np.ndarray:
         """Which rows stay: of several with one pair the one with the highest value."""
         order = np.argsort(pair, kind="stable")
         new = np.concatenate([[True], pair[order][1:] != pair[order][:-1]])
@@ -287,6 +296,20 @@ class Table:
         what = f"query {shown(query)} and document {shown(doc)} were paired in line {first} already"
         what += f", with another {kind.split()[1][:-1]}" if kind.startswith("contradicting") else ""
         self.reading.problem(kind, what, where=f"{self.path}:{number}", fix="keep one of the lines")
+
+
+def _rows(raw: bytes, dialect: Dialect, grades: bool) -> Rows | None:
+    """The rows of a block in the order of its lines if they are beyond doubt, else None."""
+    found = []
+    for one in (dialect, *dialect.also):
+        columns = _split(raw, one)
+        if columns is None or (
+            grades and ((columns[2] != np.trunc(columns[2])) | (np.abs(columns[2]) > LARGEST_GRADE)).any()
+        ):
+            return None
+        found.append(columns)
+    queries, docs, values = found[0] if len(found) == 1 else _interleaved(found)
+    return Rows.of(queries, docs, values, np.arange(len(values)) // len(found))
 
 
 def _interleaved(found: Sequence[tuple[pa.Array, pa.Array, np.ndarray]]) -> tuple[pa.Array, pa.Array, np.ndarray]:

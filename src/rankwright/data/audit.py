@@ -12,8 +12,9 @@ import numpy as np
 import xxhash
 
 from .. import signals
+from ..names import picked
 from ..progress import track
-from ..types import Qrels, Run, picked
+from ..types import Qrels, Run
 from .corpus import Corpus
 from .dataset import Dataset
 from .policy import Reading

@@ -16,8 +16,9 @@ import xxhash
 
 from .. import storage
 from ..errors import ArtefactError, DataError, RemoteError
+from ..names import picked
 from ..progress import track
-from ..types import Document, Qrels, Run, picked
+from ..types import Document, Qrels, Run
 from .corpus import KIND, Corpus
 from .formats import read_corpus, read_qrels, read_queries
 from .policy import Reading, shown

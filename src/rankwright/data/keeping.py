@@ -8,7 +8,8 @@ import numpy as np
 import xxhash
 
 from ..errors import RecipeError
-from ..types import Qrels, bytewise
+from ..names import bytewise
+from ..types import Qrels
 
 
 @dataclass(frozen=True)

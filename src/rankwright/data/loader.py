@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 
 from ..errors import RecipeError
-from ..types import Batch, Example, picked
+from ..names import picked
+from ..types import Batch, Example
 from .batches import Batches, EpochPlan
 from .groups import Group
 from .supervision import Supervision

@@ -11,7 +11,8 @@ import numpy as np
 import xxhash
 
 from ..errors import DataError, RecipeError
-from ..types import Document, Qrels, picked
+from ..names import picked
+from ..types import Document, Qrels
 from .corpus import Corpus
 from .dataset import Dataset, rows_where, select_queries
 from .policy import shown

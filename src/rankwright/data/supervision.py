@@ -12,8 +12,9 @@ import numpy as np
 import xxhash
 
 from ..errors import RecipeError
+from ..names import picked
 from ..randomness import generator
-from ..types import Candidates, Qrels, picked
+from ..types import Candidates, Qrels
 from .dataset import rows_where
 
 if TYPE_CHECKING:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ..errors import DataError, NonFiniteError, UsageError
-from ..types import Qrels, Run, bytewise, picked
+from ..names import Names, bytewise, selected
+from ..types import Qrels, Run
 from .measures import Measure, parse
 
 _CELLS = 1 << 22  # of run rows that are ranked at once: bounds the memory beyond the run itself
-_BUCKETS = 1 << 20  # of hashed ids: few documents that nobody judged share one with a judged document
 _TOP = 10  # ranks of which `Scores.unjudged` speaks
 
 
@@ -222,16 +221,11 @@ def _hits(run: Run, qrels: Qrels, pairing: np.ndarray, single: bool) -> _Hits:
 def _columns(run: Run, qrels: Qrels) -> Int[np.ndarray, " docs"]:
     """One more than the judgements' column of each of the run's documents; 0 where nobody judged it for any query."""
     used = np.zeros(len(run.docs), bool)
-    used[run.columns] = True  # the run's documents may be a whole corpus, read from disk one by one
+    used[run.columns] = True  # the run's documents may be a whole corpus, of which it names a few
     wanted = np.flatnonzero(used)
-    names = compress(run.docs, used.tobytes()) if isinstance(run.docs, tuple) else picked(run.docs, wanted)
-    hashes = np.fromiter(map(hash, names), np.int64, len(wanted))  # strings keep theirs: no look-up per document
-    maybe = np.zeros(_BUCKETS, bool)
-    maybe[np.fromiter(map(hash, qrels.docs), np.int64, len(qrels.docs)) % _BUCKETS] = True
-    wanted = wanted[maybe[hashes % _BUCKETS]]
-    index = dict(zip(qrels.docs, range(1, len(qrels.docs) + 1)))
-    columns = np.zeros(len(run.docs), np.int32)
-    columns[wanted] = [index.get(name, 0) for name in picked(run.docs, wanted)]
+    names = run.docs if len(wanted) == len(used) else selected(run.docs, wanted)
+    columns = np.zeros(len(run.docs), np.int64)
+    columns[wanted] = Names.of(qrels.docs).find(names) + 1
     return columns
 
 

@@ -17,7 +17,7 @@ from .vectors import Vectors, check_queries, inner_products
 
 _QUERY_ROWS = 1024
 _LEAST_DIM = 64  # below, a product is not what takes the time
-_SCORES_AT_ONCE, _LEAST_ROWS, _MOST_ROWS = 1 << 20, 1024, 16384  # 4 MB of scores are still in the cache when compared
+_SCORES_AT_ONCE, _LEAST_ROWS, _MOST_ROWS = 1 << 20, 1024, 4096  # 4 MB of scores are still in the cache when compared
 
 
 class Exact(Index[np.ndarray]):
@@ -51,13 +51,11 @@ class Exact(Index[np.ndarray]):
         return inner_products(self.vectors.take, queries, query_rows=query_rows, doc_rows=doc_rows)
 
     def _hits(self, queries: Float[np.ndarray, "q dim"], k: int, bar: Progress) -> Hits:
-        import torch
-
         rows = self.block_rows or min(max(_SCORES_AT_ONCE // len(queries), _LEAST_ROWS), _MOST_ROWS)
         products = Products(queries, self.vectors.max_norm, self.device, coarse=_coarse(self.device, queries))
 
         def scorer() -> Callable[[np.ndarray], tuple[Tensor, Rounding]]:
-            space = torch.empty(len(queries) * rows, device=self.device)
+            space = products.space(rows)
             return lambda block: products.of(block, space)
 
         return nearest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar, overload
@@ -14,6 +14,7 @@ import numpy as np
 
 from .. import storage
 from ..errors import ArtefactError, DataError, UsageError
+from ..names import Names, picked, selected
 from ..progress import Progress, progress
 from ..types import Qrels, Run
 
@@ -26,10 +27,10 @@ Queries = TypeVar("Queries", np.ndarray, Sequence[str])
 
 
 class DocIds(Sequence[str]):
-    """Document ids as UTF-8 bytes and offsets, memory-mapped when opened; knows their bytewise order."""
+    """Document ids, packed, and their bytewise order; memory-mapped when opened."""
 
-    def __init__(self, text: np.ndarray, offsets: np.ndarray, order: np.ndarray) -> None:
-        self._text, self._offsets, self._order = np.asarray(text), np.asarray(offsets), np.asarray(order)
+    def __init__(self, names: Names, order: np.ndarray) -> None:
+        self.names, self._order = names, np.asarray(order)
 
     @classmethod
     def of(cls, ids: Sequence[str]) -> DocIds:
@@ -43,58 +44,48 @@ class DocIds(Sequence[str]):
         import pyarrow as pa
         from pyarrow import compute
 
-        text, sizes = bytearray(), np.empty(len(ids), np.int64)
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            encoded = [name.encode("utf-8", "surrogatepass") for name in ids[start : start + _IDS_AT_ONCE]]
-            sizes[start : start + len(encoded)] = list(map(len, encoded))
-            text += b"".join(encoded)
-        if len(empty := np.flatnonzero(sizes == 0)):
+        names = Names.of(ids)
+        if len(empty := np.flatnonzero(np.diff(names.to_bytes()[1]) == 0)):
             raise DataError(f"row {empty[0]} has an empty document id", fix="give every document an id")
-        offsets = _offsets(sizes)
-        names = pa.Array.from_buffers(
-            pa.large_binary(), len(ids), [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(text)]
-        )
-        order = compute.call_function("array_sort_indices", [names]).to_numpy().astype(np.int32)  # stable, bytewise
+        order = names.sorting().astype(np.int32)
         for start in range(0, len(order) - 1, _IDS_AT_ONCE):
-            ordered = names.take(pa.array(order[start : start + _IDS_AT_ONCE + 1]))
+            ordered = names.packed.take(pa.array(order[start : start + _IDS_AT_ONCE + 1]))
             twice = compute.index(compute.call_function("equal", [ordered[1:], ordered[:-1]]), True).as_py()
             if twice >= 0:
                 a, b = order[start + twice : start + twice + 2].tolist()
                 raise DataError(f"document id {ids[a]!r} occurs twice (rows {min(a, b)} and {max(a, b)})")
-        return cls(np.frombuffer(text, np.uint8), offsets, order)
+        return cls(names, order)
 
     @classmethod
     def open(cls, folder: Path) -> DocIds:
         """Those that `write` left in a published folder."""
-        text, offsets, order = (storage.read_npy(folder / name) for name in (_IDS, _OFFSETS, _ORDER))
+        text, offsets, order = (np.asarray(storage.read_npy(folder / name)) for name in (_IDS, _OFFSETS, _ORDER))
         fits = text.dtype == np.uint8 and offsets.dtype == np.int64 and order.dtype == np.int32
         fits = fits and text.ndim == offsets.ndim == order.ndim == 1 and len(offsets) == len(order) + 1
         if not fits or offsets[0] != 0 or offsets[-1] != len(text) or bool((np.diff(offsets) <= 0).any()):
             raise ArtefactError("the document ids are damaged", where=folder / _IDS, fix="make the artefact again")
-        return cls(text, offsets, order)
+        return cls(Names.of_bytes(text, offsets), order)
 
     def write(self, draft: storage.Draft) -> None:
-        for name, array in ((_IDS, self._text), (_OFFSETS, self._offsets), (_ORDER, self._order)):
+        for name, array in zip((_IDS, _OFFSETS, _ORDER), (*self.names.to_bytes(), self._order)):
             storage.write_npy(draft.file(name), array)
 
     def __len__(self) -> int:
-        return len(self._offsets) - 1
+        return len(self.names)
 
     @overload
     def __getitem__(self, row: int) -> str: ...
     @overload
     def __getitem__(self, row: slice) -> list[str]: ...
     def __getitem__(self, row: int | slice) -> str | list[str]:
-        if isinstance(row, slice):
-            return self.take(np.arange(*row.indices(len(self))))
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        return self.take(np.array([row % len(self)]))[0]
+        return self.names[row]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
 
     def take(self, rows: np.ndarray) -> list[str]:
         """The ids of the given rows."""
-        text, starts, ends = self._text.data, self._offsets[rows].tolist(), self._offsets[rows + 1].tolist()
-        return [str(text[a:b], "utf-8", "surrogatepass") for a, b in zip(starts, ends)]
+        return picked(self.names, rows)
 
     @property
     def order(self) -> np.ndarray:
@@ -119,8 +110,9 @@ class DocIds(Sequence[str]):
         return row if row >= 0 and self[row] == name else -1
 
     def digest(self) -> str:
-        made = hashlib.sha256(np.ascontiguousarray(self._offsets).data)
-        made.update(np.ascontiguousarray(self._text).data)
+        text, offsets = self.names.to_bytes()
+        made = hashlib.sha256(np.ascontiguousarray(offsets).data)
+        made.update(np.ascontiguousarray(text).data)
         return made.hexdigest()
 
 
@@ -243,7 +235,7 @@ def search_into(
             draft.done(_chunk_name(chunk))
         chunks = [storage.read_npy(draft.file(_chunk_name(chunk)))["row"] for chunk in range(len(starts))]
         used = np.unique(np.concatenate([np.empty(0, np.int64), *chunks]))
-        DocIds.of(index.ids.take(used)).write(draft)
+        DocIds.of(selected(index.ids.names, used)).write(draft)
         storage.write_json(draft.file("queries.json"), list(query_ids))
     return open_ranking(folder)
 
@@ -255,14 +247,14 @@ def open_ranking(folder: Path) -> Run:
         ArtefactError: missing, damaged or of another kind.
     """
     meta = storage.verify(folder, "ranking").meta
-    query_ids, docs = storage.read_json(folder / "queries.json"), DocIds.open(folder)
+    query_ids, docs = storage.read_json(folder / "queries.json"), DocIds.open(folder).names
     chunks = [storage.read_npy(folder / _chunk_name(chunk)) for chunk in range(meta["chunks"])]
     table = np.concatenate([np.empty(0, _HIT), *chunks])
     used, columns = np.unique(table["row"], return_inverse=True)
     if len(used) != len(docs) or len(query_ids) != meta["queries"]:
         raise ArtefactError("its hits, queries and documents do not fit together", where=folder, fix="search again")
     sizes = np.bincount(table["query"], minlength=len(query_ids))
-    return Run(tuple(query_ids), tuple(docs[:]), _offsets(sizes), columns.astype(np.int32), table["score"])
+    return Run(tuple(query_ids), docs, _offsets(sizes), columns.astype(np.int32), table["score"])
 
 
 def _chunk_name(chunk: int) -> str:
@@ -293,4 +285,5 @@ def _offsets(sizes: np.ndarray) -> np.ndarray:
 
 def _to_run(hits: Hits, query_ids: Sequence[str], ids: DocIds) -> Run:
     used, columns = np.unique(hits.rows, return_inverse=True)
-    return Run(tuple(query_ids), tuple(ids.take(used)), _offsets(hits.sizes), columns.astype(np.int32), hits.scores)
+    docs = selected(ids.names, used)
+    return Run(tuple(query_ids), docs, _offsets(hits.sizes), columns.astype(np.int32), hits.scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from ..types import Tensor
 
 _INPUT_ROUNDING = {"tf32": 2.0**-11, "bf16": 2.0**-8}  # what torch may do to float32 factors when told so
+_ROWS_AT_ONCE = 512  # that are rounded: they and their distances stay in the cache
 UNIT, _HALF_UNIT = 2.0**-24, 2.0**-8  # relative rounding error of float32 and of bfloat16
 
 
@@ -42,6 +44,15 @@ class Rounding:
         return Rounding(np.maximum(self.absolute, other.absolute), max(self.relative, other.relative))
 
 
+class Space(NamedTuple):
+    """Where one thread computes, block after block: fresh memory for each would cost as much as a product."""
+
+    scores: Tensor  # float32 [q x rows]
+    docs: Tensor  # bfloat16 [rows dim]; empty where nothing is coarse, as what follows
+    found: Tensor  # bfloat16 [q x rows]
+    off: Tensor  # float32 [_ROWS_AT_ONCE dim]
+
+
 class Products:
     """Queries against blocks, in float32, or first in bfloat16 where a CPU multiplies that twice as fast."""
 
@@ -57,18 +68,30 @@ class Products:
             off = self._queries.double() - self._coarse_queries.double()
             self._off = off.norm(dim=1).numpy()
 
-    def of(self, block: np.ndarray, space: Tensor) -> tuple[Float[Tensor, "q rows"], Rounding]:
-        """Scores in `space` (float32, at least q x rows of it), and their rounding."""
+    def space(self, rows: int) -> Space:
+        """What one thread needs for blocks of up to `rows`."""
+        import torch
+
+        size = len(self._queries) * rows
+        scores = torch.empty(size, device=self.device)
+        if not self.coarse:
+            return Space(scores, *[scores[:0]] * 3)
+        docs, found = (torch.empty(shape, dtype=torch.bfloat16) for shape in ((rows, self._dim), (size,)))
+        return Space(scores, docs, found, torch.empty(_ROWS_AT_ONCE, self._dim))
+
+    def of(self, block: np.ndarray, space: Space) -> tuple[Float[Tensor, "q rows"], Rounding]:
+        """Scores, which the next call with the same `space` overwrites, and their rounding."""
         import torch
 
         docs = as_tensor(block).to(self.device).float()
-        scores = space[: len(self._queries) * len(docs)].view(len(self._queries), len(docs))
+        size = len(self._queries) * len(docs)
+        scores = space.scores[:size].view(len(self._queries), len(docs))
         if not self.coarse:
             torch.mm(self._queries, docs.T, out=scores)
             return scores, Rounding(self._summing(self._norms, self._max_norm), 0.0)
-        coarse = docs.bfloat16()
-        off = float((docs - coarse).norm(dim=1).max()) * (1 + self._dim * 2 * UNIT)
-        scores.copy_(torch.mm(self._coarse_queries, coarse.T))
+        coarse = space.docs[: len(docs)]
+        off = _rounded(docs, coarse, space.off) * (1 + self._dim * 2 * UNIT)
+        scores.copy_(torch.mm(self._coarse_queries, coarse.T, out=space.found[:size].view_as(scores)))
         # <q', d'> - <q, d> = <q' - q, d'> + <q, d' - d>, each at most the product of the norms (Cauchy and Schwarz)
         moved = self._off * (self._max_norm + off) + self._norms * off
         summed = self._summing(
@@ -97,6 +120,17 @@ def summing_error(
     relative = 1.01 * (terms / (1 - terms) + 2 * factors + factors**2)
     underflow = dim * float(np.finfo(np.float32).tiny) * (1 + (roundings - 1) * (max_norm + norms))
     return relative * norms * max_norm + underflow
+
+
+def _rounded(docs: Float[Tensor, "rows dim"], coarse: Tensor, off: Tensor) -> float:
+    """Round `docs` into `coarse`; the largest distance of a row from what it was."""
+    largest = 0.0
+    for start in range(0, len(docs), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        gap = off[: len(docs[part])]
+        gap.copy_(coarse[part].copy_(docs[part])).sub_(docs[part])
+        largest = max(largest, float(gap.norm(dim=1).max()))
+    return largest
 
 
 def as_tensor(block: np.ndarray) -> Tensor:

@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from .. import signals
 from ..errors import DataError, NonFiniteError, UsageError
 from ..evaluation import evaluate, parse
+from ..names import picked
 from ..progress import progress
-from ..types import Qrels, Run, picked
+from ..types import Qrels, Run
 from .index import places
 
 Method = Literal["rrf", "sum", "mnz", "anz", "max", "min", "med"]

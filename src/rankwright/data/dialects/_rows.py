@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 import xxhash
 
-from ...types import Qrels, Run, picked
+from ...names import picked
+from ...types import Qrels, Run
 from ..policy import Reading, shown
 
 _Table = TypeVar("_Table", Run, Qrels)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ...names import picked
 from ...progress import track
 from ...storage import write_file
 from ...types import Document, Qrels, Run
@@ -68,7 +69,7 @@ class Collection:
         if self.scores is None or (row := self._score_rows.get(query)) is None:
             return {}
         span = slice(self.scores.offsets[row], self.scores.offsets[row + 1])
-        docs = [self.scores.docs[int(column)] for column in self.scores.columns[span]]
+        docs = picked(self.scores.docs, self.scores.columns[span])
         return dict(zip(docs, self.scores.values[span].tolist()))
 
     @cached_property

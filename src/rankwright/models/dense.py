@@ -83,8 +83,8 @@ class Dense:
         object.__setattr__(self, "freeze", tuple(self.freeze))
         if not self.backbone or self.doc_backbone == "":
             raise RecipeError("the backbone is empty", fix="give a model folder or a hub id such as org/name")
-        _check_choice("pooling", self.pooling, ("cls", "mean", "last"))
-        _check_choice("similarity", self.similarity, ("dot", "cosine"))
+        check_choice("pooling", self.pooling, ("cls", "mean", "last"))
+        check_choice("similarity", self.similarity, ("dot", "cosine"))
         for name, least in (("query_length", 3), ("doc_length", 3), ("projection", 1), ("dims", 1)):
             value: int | None = getattr(self, name)
             if value is not None and value < least:
@@ -144,7 +144,7 @@ def check_template(template: str) -> list[tuple[str, str]]:
     return [(literal, field or "") for literal, field, _, _ in parts]
 
 
-def _check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
     if value is not None and value not in choices:
         raise RecipeError(f"{name} is {value!r}", fix=f"choose one of {', '.join(choices)}, or leave it out")
 

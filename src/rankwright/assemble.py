@@ -278,6 +278,7 @@ def make_loader(
         rank=rank,
         world=world,
         workers=workers,
+        pair=ranker.pairing,
     )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from . import assemble, recipe, storage, teaching
 from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import DataError, RecipeError
-from .ledger import Ledger, StepRecord, begun, claim, environment, fingerprint, other_model
+from .first_stages import given_run
+from .ledger import Ledger, begun, claim, environment, fingerprint, other_model
 from .loading import choices, rooted
 from .mining import Miner
 from .naming import collection_labels, dataset_names, run_folder
-from .plan import Evaluation, Mining, Recipe, Stage, Validation
+from .outcome import SYSTEMS, Evaluated, Outcome
+from .plan import Evaluation, Mining, Recipe, Reranking, Stage, Validation
 from .progress import say
 from .randomness import key
 from .search import BM25, LexicalIndex, TokenVectors, Vectors, exact_index, without_self
@@ -26,44 +28,6 @@ from .types import Precision, Qrels, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
-
-SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training"}
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The runs of one test collection, by system, in the order in which they are reported.
-
-    Attributes:
-        labels: what the report calls data set and split; no two collections of a recipe have the same.
-        latency: system -> seconds per query, encoding of the queries included, when all were searched together.
-    """
-
-    evaluation: Evaluation
-    labels: tuple[str, str]
-    dataset: Dataset
-    qrels: Qrels
-    runs: Mapping[str, Run]
-    latency: Mapping[str, float]
-    folder: Path
-
-    @property
-    def place(self) -> str:
-        """The collection's name in files and tables."""
-        return "-".join(self.labels)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a recipe came to; `start` is the ranker that it began with, trained meanwhile: its lengths still hold."""
-
-    recipe: Recipe
-    folder: Path
-    model: Path | None
-    evaluated: tuple[Evaluated, ...]
-    steps: tuple[StepRecord, ...]
-    negatives: Mapping[str, str]
-    start: Ranker
 
 
 class Pipeline:
@@ -106,15 +70,17 @@ class Pipeline:
             start = self._load(self.plan.model)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
             for at, evaluation in enumerate(self.plan.evaluate):
+                if evaluation.rerank is not None and evaluation.rerank.first != "bm25":
+                    runs[at][SYSTEMS["first"]] = self._first(at, evaluation.rerank)
                 if "bm25" in evaluation.baselines:
                     runs[at][SYSTEMS["bm25"]] = self._bm25(at)
                 if "start" in evaluation.baselines or not self.plan.stages:
-                    runs[at][SYSTEMS["start"]] = self._dense(at, start, "start")
+                    runs[at][SYSTEMS["start"]] = self._ranked(at, start, "start")
             model = self._train(start)
             if model is not None:
                 trained = self._load(_continued(self.plan.model, model))
                 for at, found in enumerate(runs):
-                    found[SYSTEMS["trained"]] = self._dense(at, trained, "trained")
+                    found[SYSTEMS["trained"]] = self._ranked(at, trained, "trained")
             evaluated = tuple(
                 Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at],
                           self._latency[at], self._place(at))
@@ -139,8 +105,10 @@ class Pipeline:
         Raises:
             DataError: a data set, split or file is missing or wrong.
         """
-        for evaluation in self.plan.evaluate:
+        for at, evaluation in enumerate(self.plan.evaluate):
             self._qrels(evaluation)
+            if evaluation.rerank is not None and evaluation.rerank.first != "bm25":
+                self._first(at, evaluation.rerank)
         for stage in self.plan.stages:
             mixture = self._mixture(stage.data)
             self._supervision(mixture, stage.data)
@@ -250,6 +218,38 @@ class Pipeline:
             f"encode {name} ({SYSTEMS.get(system, system)})", inputs, outputs=[folder], work=work, together=True
         )
         return made[0] if made else assemble.open_vectors(folder)
+
+    def _ranked(self, at: int, ranker: Ranker, system: str) -> Run:
+        """What a ranker makes of a collection: from the whole corpus, or of a first stage's documents."""
+        evaluation = self.plan.evaluate[at]
+        how = evaluation.rerank
+        if how is None:
+            return self._dense(at, ranker, system)
+        dataset, first = self._dataset(evaluation.dataset), self._first(at, how)
+
+        def search(*, depth: int) -> Run:
+            folder = self.folder / "scores" / f"{'-'.join(self._labels[at])}-{system}"
+            return assemble.rerank_run(
+                ranker, dataset, first, depth=how.depth, tail=how.tail, device=self.device, precision=self.precision,
+                folder=folder,
+            ).ranked(depth)  # fmt: skip
+
+        return self._searched(
+            at, system, f"re-rank {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
+            {"first": fingerprint(first.to_dict()), "rerank": [how.depth, how.tail], "precision": self.precision,
+             "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")]),
+             "tokens": [ranker.tokenizer_key("query"), ranker.tokenizer_key("doc")],
+             "corpus": dataset.corpus.fingerprint},
+            lambda: search,
+        )  # fmt: skip
+
+    def _first(self, at: int, how: Reranking) -> Run:
+        """The first stage's ranking of the judged queries."""
+        if how.first == "bm25":
+            return self._bm25(at)
+        evaluation = self.plan.evaluate[at]
+        queries = self._qrels(evaluation).queries
+        return given_run(how.first, queries, self.reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
@@ -371,12 +371,18 @@ class Pipeline:
     def _validated(self, spec: Validation) -> list[object]:
         """What a validation depends on: texts, judgements, candidates."""
         dataset = self._dataset(spec.dataset)
-        candidates = self._validation_run(spec)
+        given = spec.candidates not in (None, "bm25")
+        candidates = self._validation_run(spec) if given else None
         texts = [dataset.corpus.fingerprint, dataset.queries.fingerprint]
         return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
 
     def _validation_run(self, spec: Validation) -> Run | None:
-        return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
+        if spec.candidates != "bm25":
+            return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
+        dataset = self._dataset(spec.dataset)
+        with distributed.first_alone():
+            index = self._bm25_index(dataset)
+        return assemble.bm25_run(dataset, index, dataset.qrels(spec.split).queries, depth=spec.depth)
 
 
 # --- what stands in the folder -------------------------------------------------------------------

@@ -213,20 +213,18 @@ def _check_cross(plan: Recipe) -> None:
         place = f"stages.{number}"
         for at, term in enumerate(stage.objective):
             if term.regulariser is not None or term.dims:
-                what = "a cross-encoder has no vectors for regularisers and dims"
-                raise RecipeError(what, where=f"{place}.objective.{at}", fix="leave them out")
+                what = f"{place}.objective.{at}: a cross-encoder has no vectors for regularisers and dims"
+                raise RecipeError(what, fix="leave them out")
             if term.against != "own":
-                what = (
-                    f"against: {term.against} needs scores of other queries' documents; a cross-encoder reads the list"
-                )
-                raise RecipeError(what, where=f"{place}.objective.{at}", fix="against: own")
+                what = f"{place}.objective.{at}: against: {term.against} needs scores of other queries' documents"
+                raise RecipeError(f"{what}; a cross-encoder reads pairs of the query's own list", fix="against: own")
         if stage.mine is not None and stage.mine.by == "model":
-            what = "a cross-encoder cannot search the corpus for negatives"
-            raise RecipeError(what, where=f"{place}.mine", fix="by: bm25, or the path of a TREC run")
+            what = f"{place}.mine: a cross-encoder cannot search the corpus for negatives"
+            raise RecipeError(what, fix="by: bm25, or the path of a TREC run")
         if stage.validate is not None and stage.validate.candidates is None:
-            what = "a cross-encoder is validated by re-ranking"
-            raise RecipeError(what, where=f"{place}.validate", fix="candidates: bm25, or the path of a TREC run")
+            what = f"{place}.validate: a cross-encoder is validated by re-ranking"
+            raise RecipeError(what, fix="candidates: bm25, or the path of a TREC run")
     for number, evaluation in enumerate(plan.evaluate):
         if evaluation.rerank is None:
-            what = "a cross-encoder is measured by re-ranking a first stage"
-            raise RecipeError(what, where=f"evaluate.{number}", fix="rerank: {first: bm25, depth: 100}")
+            what = f"evaluate.{number}: a cross-encoder is measured by re-ranking a first stage"
+            raise RecipeError(what, fix="rerank: {first: bm25, depth: 100}")

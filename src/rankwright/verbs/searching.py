@@ -93,9 +93,10 @@ def rerank(given: Namespace) -> None:
 
     path, dataset, device = new_file(given.out), _open(given), assemble.pick_device(given.device)
     first, precision = read_run(Path(given.run), dataset.reading), assemble.pick_precision(given.precision, device)
-    work, began = _workplace(given, dataset) / "scores", time.perf_counter()
+    ranker, work = load(given.model, device=device), _workplace(given, dataset) / "scores"
+    began = time.perf_counter()
     found = assemble.rerank_run(
-        load(given.model, device=device), dataset, first, depth=given.depth, device=device, precision=precision,
+        ranker, dataset, first, depth=given.depth, device=device, precision=precision,
         tail="keep" if given.keep_tail else "drop", folder=work,
     )  # fmt: skip
     speed = f"{1000 * (time.perf_counter() - began) / max(1, len(found.queries)):,.1f} ms a query"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rankwright.errors import ArtefactError, RecipeError
-from rankwright.models import Cross, CrossRanker, Dense, Lora, export, load
+from rankwright.models import Cross, CrossRanker, Dense, Lora, export, load, verify_export
 from rankwright.models.dropout import KeyedDropout
 from rankwright.types import Document
 
@@ -103,6 +103,7 @@ def test_sentence_transformers_reads_our_folder(family, segments, checkpoint, tm
     model = library.CrossEncoder(str(out), device="cpu", local_files_only=True)
     theirs = torch.tensor(model.predict(list(zip(QUERIES, DOCS)), show_progress_bar=False))
     assert (scores(ranker) - theirs).abs().max() <= 1e-5
+    assert {(check.side, check.verdict) for check in verify_export(out, DOCS[:3])} == {("pair", "equal")}
     model.save(str(tmp_path / "native"))
     native = load(tmp_path / "native")
     assert (scores(native) - theirs).abs().max() <= 1e-5

@@ -107,8 +107,7 @@ def encode(
     """
     from ..models.precision import chosen
 
-    _require_vectors(ranker)
-    doc_ids = _checked_ids(ids, tokens, dtype, shard_rows)
+    doc_ids = _checked_ids(ranker, ids, tokens, dtype, shard_rows)
     arithmetic = chosen(precision, device)
     many = ranker.vectors_per_text == "many"
     kind, opened = (MANY, TokenVectors.open) if many else ("vectors", Vectors.open)
@@ -212,8 +211,7 @@ def embed(
     precision: Precision = "float32",
 ) -> Vectors | TokenVectors:
     """The vectors that `encode` would write, kept in memory: for queries and for small corpora."""
-    _require_vectors(ranker)
-    doc_ids = _checked_ids(ids, tokens, "float32", 1)
+    doc_ids = _checked_ids(ranker, ids, tokens, "float32", 1)
     title = "encode queries" if side == "query" else "encode docs"
     with (
         progress(title, len(doc_ids), title.removeprefix("encode ")) as bar,
@@ -235,13 +233,10 @@ def micro_batches(lengths: Int[np.ndarray, " rows"], tokens_per_batch: int) -> l
     return batches
 
 
-def _require_vectors(ranker: Ranker) -> None:
+def _checked_ids(ranker: Ranker, ids: Sequence[str], tokens: TokenRows, dtype: str, shard_rows: int) -> DocIds:
     if ranker.vectors_per_text == "none":
         fix = "re-rank a first stage's run with it: `rankwright rerank`"
         raise UsageError("a cross-encoder reads pairs: it has no vectors to search", fix=fix)
-
-
-def _checked_ids(ids: Sequence[str], tokens: TokenRows, dtype: str, shard_rows: int) -> DocIds:
     if len(ids) != len(tokens):
         raise UsageError(f"{len(ids)} ids for {len(tokens)} tokenised texts", fix="pass one id per row")
     if len(ids) == 0:

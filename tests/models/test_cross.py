@@ -15,7 +15,9 @@ from rankwright.models import Cross, Lora
     "fields",
     [
         {"backbone": ""}, {"length": 7}, {"query_length": 0}, {"truncate": "both"}, {"dropout": 1.0},
-        {"template": "{body}"},
+        {"template": "{body}"}, {"head": "pooler"}, {"head": "yes_no", "prompt": "{document} {query}"},
+        {"prompt": "{query} {document} {query}"}, {"answers": ["yes"]}, {"answers": ["no", "no"]},
+        {"head": "classification", "answers": ["yes", "no"]},
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_with_a_fix(fields):

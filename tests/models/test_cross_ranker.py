@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankwright.errors import ArtefactError, RecipeError
+from rankwright.errors import ArtefactError, RecipeError, UsageError
 from rankwright.models import Cross, CrossRanker, Dense, Lora, export, load, verify_export
 from rankwright.models.dropout import KeyedDropout
 from rankwright.types import Document
@@ -191,6 +191,66 @@ def test_adapters_leave_the_head_to_be_trained_whole(tmp_path):
     assert not any(name.endswith("base_layer.weight") for name in trained)
     ranker.save(tmp_path)
     assert (scores(load(tmp_path, dtype="float64")) - scores(ranker)).abs().max() <= 1e-9
+
+
+@pytest.fixture
+def language_model(tmp_path) -> Path:
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    torch.manual_seed(2)
+    config = CONFIG_MAPPING["qwen3"](**(FAMILIES["qwen3"] | {"tie_word_embeddings": True}))
+    folder = tmp_path / "asked"
+    MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).save_pretrained(folder)
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(TINY / file, folder / file)
+    return folder
+
+
+ASKED = {"head": "yes_no", "prompt": "bread {query} water {document} tea", "answers": ("tea", "water"), "length": 30}
+
+
+def test_a_language_model_is_asked(language_model, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    ranker = made(language_model, **ASKED)
+    assert ranker.packed
+    assert ranker.asking is not None
+    model = AutoModelForCausalLM.from_pretrained(language_model).double().eval()
+    special, plain = ranker.tokenizer.pair_pattern()[0], ranker.tokenizer.plain
+    expected = []
+    for query, doc in list(zip(QUERIES, DOCS))[:1]:
+        ids = [*special, *plain("bread "), *plain(query), *plain(" water "), *plain(doc), *plain(" tea")]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        expected.append(logits[plain("tea")[0]] - logits[plain("water")[0]])
+    assert (scores(ranker)[:1] - torch.stack(expected)).abs().max() <= 1e-9
+    assert int(ranker.join(ranker.tokenize(QUERIES, "query"), ranker.tokenize(DOCS, "doc")).lengths.max()) == 30
+    out = export(ranker, tmp_path / "out")
+    again = load(out, dtype="float64")
+    assert isinstance(again, CrossRanker)
+    assert again.asking == ranker.asking
+    assert torch.equal(scores(again), scores(ranker))
+    assert again.fingerprint("doc") == ranker.fingerprint("doc")
+    assert json.loads((out / "config.json").read_text())["architectures"] == ["Qwen3ForCausalLM"]
+    with pytest.raises(UsageError, match="asked"):
+        verify_export(out, DOCS)
+
+
+@needs_peft
+def test_a_language_models_vocabulary_stays_as_it_is_under_adapters(language_model):
+    ranker = made(language_model, lora=Lora(rank=2), **ASKED)
+    assert all(".lora_" in name for name, p in ranker.named_parameters() if p.requires_grad)
+
+
+def test_a_language_model_that_cannot_be_asked_is_refused(language_model, checkpoint):
+    with pytest.raises(RecipeError, match="tokens"):
+        made(language_model, **(ASKED | {"answers": ("tea", "qzx")}))
+    with pytest.raises(RecipeError, match="the prompt alone"):
+        made(language_model, **(ASKED | {"prompt": "tea " * 30 + "{query}{document}"}))
+    with pytest.raises(ArtefactError, match="no causal language model"):
+        made(TINY, **ASKED)
+    with pytest.raises(RecipeError, match="prompt and answers"):
+        made(language_model, answers=("tea", "water"))
 
 
 def test_what_does_not_fit_a_checkpoint_is_refused(checkpoint):

@@ -48,6 +48,7 @@ FAMILIES = {
 }  # fmt: skip
 
 _HEAD_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
+_DECODERS = ("qwen2", "qwen3", "llama", "mistral")
 _UNREAD = ("quantization_config", "compression_config")
 _NOISE = ("torch_dtype", "dtype", "architectures", "transformers_version", "attn_implementation")
 _LAYERS = ("num_hidden_layers", "n_layers", "num_layers")
@@ -132,6 +133,25 @@ def load_classifier(
                 drawn = torch.empty(parameter.shape).normal_(0, made.initializer_range, generator=generator)
                 parameter.copy_(drawn)
     return model.eval(), f"{note}, {'a new' if missing else 'its own'} head"
+
+
+def load_language_model(
+    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None
+) -> tuple[PreTrainedModel, str]:
+    """The causal language model in `folder`.
+
+    Raises:
+        ArtefactError: no causal model of this architecture, or its weights do not fit.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    made, note = _configured(folder, config, dropout)
+    if config["model_type"] not in _DECODERS:
+        what = f"{config['model_type']} is no causal language model"
+        raise ArtefactError(what, where=folder, fix=f"head: classification, or one of {', '.join(_DECODERS)}")
+    model, missing = _build(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(made)], made, dtype)
+    _refuse(folder, missing)
+    return model.eval(), f"{note}, the language model's own head"
 
 
 def _configured(folder: Path, config: dict[str, Any], dropout: float | None) -> tuple[Any, str]:

@@ -58,14 +58,24 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _HALF_TOLERANCE = 0.05
 
 
-class Classifier(nn.Module):
-    """Token ids to one score a text; how the head is applied was compared with the model's own forward pass."""
+def _language_model(whole: Any, last: Tensor) -> Tensor:
+    return whole.lm_head(last)
 
-    def __init__(self, whole: PreTrainedModel) -> None:
+
+class Classifier(nn.Module):
+    """Token ids to one score a text; how the head is applied was compared with the model's own forward pass.
+
+    Args:
+        answers: of a causal language model: two tokens, whose logits behind the text are compared.
+    """
+
+    def __init__(self, whole: PreTrainedModel, *, answers: tuple[int, int] | None = None) -> None:
         super().__init__()
-        self.whole = whole
+        self.whole, self.answers = whole, answers
         how, head = _HEADS.get(whole.config.model_type, ("cls", None))
-        if whole.config.model_type == "modernbert":
+        if answers is not None:
+            how, head = "last", _language_model
+        elif whole.config.model_type == "modernbert":
             how = whole.config.classifier_pooling
         self._how: Pooling = how
         self._head = partial(head, whole) if head is not None else None
@@ -96,11 +106,23 @@ class Classifier(nn.Module):
 
     def _scores(self, texts: Texts, packing: Packing) -> Float[Tensor, " rows"]:
         if self._head is None:
-            return padded_outputs(self.whole, texts, packing).logits[:, 0]
+            return self._own_scores(texts, packing)
         pooled = pool(token_vectors(self.backbone, texts, packing), packing, self._how)
         keys = None if texts.keys is None else texts.keys[:, None]
         with drawing(keys, packing.offsets.new_zeros(1, 1)):
-            return self._head(pooled)[:, 0]
+            return self._read(self._head(pooled))
+
+    def _own_scores(self, texts: Texts, packing: Packing) -> Float[Tensor, " rows"]:
+        """By the model's own forward pass."""
+        logits = padded_outputs(self.whole, texts, packing).logits
+        if self.answers is not None:
+            logits = logits[torch.arange(len(texts), device=logits.device), packing.lengths - 1]
+        return self._read(logits)
+
+    def _read(self, logits: Float[Tensor, "rows labels"]) -> Float[Tensor, " rows"]:
+        if self.answers is None:
+            return logits[:, 0]
+        return logits[:, self.answers[0]] - logits[:, self.answers[1]]
 
     def _agrees(self) -> bool:
         """Whether encoder and head apart give the scores of the model's own forward pass, on two texts."""
@@ -108,6 +130,6 @@ class Classifier(nn.Module):
         texts = Texts(ids, torch.tensor([0, 13, 20]))
         with torch.no_grad():
             packing = Packing(texts.offsets)
-            expected, made = padded_outputs(self.whole, texts, packing).logits[:, 0], self._scores(texts, packing)
+            expected, made = self._own_scores(texts, packing), self._scores(texts, packing)
         difference = float((made - expected).abs().max() / expected.abs().max().clamp(min=1e-3))
         return difference <= _TOLERANCE.get(expected.dtype, _HALF_TOLERANCE)

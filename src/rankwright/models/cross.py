@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .ranker import Ranker
 
 Truncation = Literal["longest_first", "doc_only"]
+PROMPT = "Query: {query}\nDocument: {document}\nDoes the document answer the query? Answer yes or no:"
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Cross:
         truncate: what is cut from a pair that is too long: ``longest_first`` (default) as the tokenizers library
             does it, ``doc_only`` the document alone.
         template: how a document's title and text become one string (default ``"{title} {text}"``).
+        head: ``classification`` (default), or ``yes_no``: of a causal language model that is asked; the score is the
+            logit of one answer less that of the other, behind the prompt (arXiv:2003.06713 for T5).
+        prompt: of ``yes_no``: a text with ``{query}`` and ``{document}``, in this order; its three parts are tokenised
+            apart from what stands between them.
+        answers: of ``yes_no``: the answer that speaks for the document, and the other; one token each. None: ``yes``
+            and ``no``; a tokenizer whose words begin with their space wants ``" yes"``.
         segments: tell the model which of the two texts a token belongs to (token types). Default: as the tokenizer
             does it.
         dropout: hidden dropout in training, the head's too; None: the checkpoint's own.
@@ -43,6 +50,9 @@ class Cross:
     query_length: int | None = None
     truncate: Truncation | None = None
     template: str | None = None
+    head: Literal["classification", "yes_no"] | None = None
+    prompt: str | None = None
+    answers: tuple[str, str] | None = None
     segments: bool | None = None
     dropout: float | None = None
     lora: Lora | None = None
@@ -54,6 +64,15 @@ class Cross:
         if not self.backbone:
             raise RecipeError("the backbone is empty", fix="give a model folder or a hub id such as org/name")
         check_choice("truncate", self.truncate, ("longest_first", "doc_only"))
+        check_choice("head", self.head, ("classification", "yes_no"))
+        if self.prompt is not None:
+            prompt_parts(self.prompt)
+        if self.answers is not None:
+            object.__setattr__(self, "answers", tuple(self.answers))
+            if len(self.answers) != 2 or len(set(self.answers)) != 2:
+                raise RecipeError(f"answers are {list(self.answers)}", fix='give two, e.g. ["yes", "no"]')
+        if self.head == "classification" and (self.prompt is not None or self.answers is not None):
+            raise RecipeError("prompt and answers are of head: yes_no", fix="leave them out, or set head: yes_no")
         for name, least in (("length", 8), ("query_length", 1)):
             value: int | None = getattr(self, name)
             if value is not None and value < least:
@@ -89,3 +108,16 @@ class Cross:
         from .cross_ranker import load_cross
 
         return load_cross(self, device=device, dtype=dtype, seed=seed)
+
+
+def prompt_parts(prompt: str) -> tuple[str, str, str]:
+    """What stands before the query, between it and the document, and behind.
+
+    Raises:
+        RecipeError: it does not hold {query} and {document}, once each, in this order.
+    """
+    before, found, rest = prompt.partition("{query}")
+    between, there, behind = rest.partition("{document}")
+    if not (found and there) or any(name in before + between + behind for name in ("{query}", "{document}")):
+        raise RecipeError(f"prompt {prompt!r:.80} cannot be filled in", fix=f"once each, in this order: {PROMPT!r}")
+    return before, between, behind

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,27 @@ scores = model.predict([("a question", {example!r})])
 """
 
 
+_ASKING_CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-ranking
+tags: [rankwright]
+---
+# A language model that re-ranks, trained with Rankwright
+
+The score of a pair is the logit of `{answers[0]}` less that of `{answers[1]}` behind this prompt, in which documents
+were written as `{template}` and a pair has at most {length} tokens:
+
+```
+{prompt}
+```
+
+| | |
+| --- | --- |
+| architecture | {architecture} |
+"""
+
+
 @dataclass(frozen=True)
 class CrossFolder:
     """What the folder says; None where it says nothing."""
@@ -76,6 +97,9 @@ class CrossFacts:
     query_length: int | None
     truncate: str
     segments: bool
+    head: str = "classification"
+    prompt: str | None = None
+    answers: tuple[str, str] | None = None
 
 
 def read_cross(folder: Path) -> CrossFolder:
@@ -94,7 +118,7 @@ def read_cross(folder: Path) -> CrossFolder:
     config, lengths = read_config(folder), json_object(folder / "sentence_bert_config.json", optional=True)
     names = config.get("id2label")
     labels = len(names) if isinstance(names, dict) else config.get("num_labels", 2)
-    if labels != 1:
+    if labels != 1 and settings.get("head") != "yes_no":
         fix = "choose a model with one label, or start from its encoder alone"
         raise ArtefactError(f"its head has {labels} labels, a ranker has one", where=folder / "config.json", fix=fix)
     max_length = integer_in(lengths, "max_seq_length", folder / "sentence_bert_config.json")
@@ -117,11 +141,12 @@ def write_cross(
     storage.write_json(folder / "config.json", config | {"architectures": [architecture], "dtype": dtype})
     for name, content in (tokenizer.files | _tokenizer_files(tokenizer, facts)).items():
         storage.write_bytes(folder / name, content)
-    own = {name: getattr(facts, name) for name in ("template", "length", "query_length", "truncate", "segments")}
+    own = {field.name: getattr(facts, field.name) for field in fields(facts)}
     storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Cross", **own})
     example = facts.template.format(title="a title", text="and the text of a document")
-    card = _CARD.format(**own | {"query_length": facts.query_length or "as it comes"}, example=example,
-                        architecture=architecture)  # fmt: skip
+    card = _CARD if facts.head == "classification" else _ASKING_CARD
+    said = own | {"query_length": facts.query_length or "as it comes"}
+    card = card.format(**said, example=example, architecture=architecture)
     storage.write_text(folder / "README.md", card)
 
 

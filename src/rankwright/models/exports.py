@@ -14,6 +14,7 @@ import torch
 from .. import storage
 from ..errors import ArtefactError, UsageError
 from ..types import Side
+from .cross_ranker import CrossRanker
 from .dense_ranker import DenseRanker
 from .folders import read_folder
 from .loading import load
@@ -82,7 +83,10 @@ def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
 
 def _pair_checks(folder: Path, ranker: Ranker, texts: Sequence[str]) -> list[Check]:
     pairs = list(zip(texts, [*texts[1:], texts[0]]))
-    assert ranker.pairing is not None
+    assert isinstance(ranker, CrossRanker)
+    if ranker.asking is not None:
+        what = "how a language model is asked is known to rankwright alone: no other reader to compare with"
+        raise UsageError(what, fix="leave --verify out")
     with torch.inference_mode():
         sides: list[Side] = ["query", "doc"]
         joined = ranker.pairing(*(ranker.tokenize(part, side) for part, side in zip(zip(*pairs), sides)))

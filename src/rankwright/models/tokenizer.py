@@ -90,6 +90,10 @@ class TextTokenizer:
         ids = self._base.encode(prompt).ids
         return len(ids) - (bool(ids) and ids[-1] in self._special)
 
+    def plain(self, text: str) -> list[int]:
+        """The text's own tokens, without special ones."""
+        return self._base.encode(text, add_special_tokens=False).ids
+
     def whole(self) -> bytes:
         """A tokenizer.json that lower-cases by itself where this tokenizer does."""
         return self._base.to_str(pretty=True).encode()

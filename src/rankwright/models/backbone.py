@@ -177,7 +177,7 @@ def _configured(folder: Path, config: dict[str, Any], dropout: float | None) -> 
     return made, f"hidden dropout {hidden:g}, drawn by text{off}"
 
 
-def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> tuple[PreTrainedModel, list[str]]:
+def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> tuple[Any, list[str]]:
     """The model, and the names of the weights that the folder lacks."""
     weights = read_weights(folder)
     attention = "sdpa" if cls._supports_sdpa else "eager"

@@ -85,7 +85,7 @@ class Classifier(nn.Module):
     @property
     def backbone(self) -> PreTrainedModel:
         """The encoder under the head."""
-        return self.whole.base_model
+        return self.whole.base_model  # type: ignore[return-value]
 
     @property
     def split(self) -> bool:

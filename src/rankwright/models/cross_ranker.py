@@ -157,7 +157,7 @@ def load_cross(spec: Cross, *, device: str, dtype: str, seed: int) -> CrossRanke
         for name, parameter in backbone.named_parameters():  # a part of the head
             parameter.requires_grad_(parameter.requires_grad or name.startswith("pooler."))
         if asking is not None:
-            whole.get_output_embeddings().requires_grad_(False)
+            whole.get_submodule("lm_head").requires_grad_(False)
     use_keyed_dropout(whole)
     if spec.gradient_checkpointing:
         checkpoint_gradients(backbone, folder.path)

@@ -696,7 +696,7 @@ stages:
         ("batches: Shuffled", "batches: OneRelevant", "OneRelevant is not a Batches. Known: ByDocument, ByLength, "),
         ("group: OneRelevant", "group: Shuffled", "Shuffled is not a Group. Known: HardMargin, MarginBins, "),
         ("Judged: {dataset: d}", "Top", "Top is not a Source. Known: Judged"),
-        ("{Dense: {backbone: some/model}}", "Lora", "Lora is not a Model. Known: Dense"),
+        ("{Dense: {backbone: some/model}}", "Lora", "Lora is not a Model. Known: Cross, Dense"),
         ("loss: InfoNCE", "loss: InfoNEC", "has no 'InfoNEC'; did you mean 'InfoNCE'? Known: ADRMSE, ApproxMRR, "),
     ],
 )
@@ -716,4 +716,4 @@ def test_the_schema_lists_only_what_fits_a_slot():
     assert slots["Batches"] == {"ByDocument", "ByLength", "ByTopic", "Mixed", "Shuffled"}
     assert slots["Group"] == {"HardMargin", "MarginBins", "OneRelevant", "PerGrade", "Random", "Top", "Window"}
     assert slots["Source"] == {"Judged", "Ranking", "Scored", "Triples"}
-    assert slots["Model"] == {"Dense", "Late"}
+    assert slots["Model"] == {"Cross", "Dense", "Late"}

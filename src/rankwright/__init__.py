@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     )
     from .evaluation import evaluate
     from .losses import InfoNCE, Loss
-    from .models import Dense, Late, load
+    from .models import Cross, Dense, Late, load
     from .plan import Evaluation, Mining, Recipe, Stage, Term, Train, Validation
-    from .search import BM25, Exact, Fuse, LateIndex, Mine, TokenVectors, Vectors, encode, fuse, mine
+    from .search import BM25, Exact, Fuse, LateIndex, Mine, TokenVectors, Vectors, encode, fuse, mine, rerank
     from .types import Candidates, Document, Example, Qrels, Run
 
 _HOMES = {
@@ -36,18 +36,20 @@ _HOMES = {
     ),
     "evaluation": ("evaluate",),
     "losses": ("InfoNCE", "Loss"),
-    "models": ("Dense", "Late", "load"),
+    "models": ("Cross", "Dense", "Late", "load"),
     "plan": ("Evaluation", "Mining", "Recipe", "Stage", "Term", "Train", "Validation"),
-    "search": ("BM25", "Exact", "Fuse", "LateIndex", "Mine", "TokenVectors", "Vectors", "encode", "fuse", "mine"),
+    "search": (
+        "BM25", "Exact", "Fuse", "LateIndex", "Mine", "TokenVectors", "Vectors", "encode", "fuse", "mine", "rerank",
+    ),
     "types": ("Candidates", "Document", "Example", "Qrels", "Run"),
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "BM25", "ByDocument", "Candidates", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example", "Fuse",
-    "InfoNCE", "Judged", "Late", "LateIndex", "Loss", "Mine", "Mining", "OneRelevant", "Qrels", "Random", "Recipe",
-    "Result", "Run", "Shuffled", "Stage", "Term", "TokenVectors", "Top", "Train", "Validation", "Vectors",
-    "__version__", "encode", "evaluate", "fuse", "load", "mine", "read_qrels", "read_run", "run", "train",
+    "BM25", "ByDocument", "Candidates", "Cross", "Dataset", "Dense", "Document", "Evaluation", "Exact", "Example",
+    "Fuse", "InfoNCE", "Judged", "Late", "LateIndex", "Loss", "Mine", "Mining", "OneRelevant", "Qrels", "Random",
+    "Recipe", "Result", "Run", "Shuffled", "Stage", "Term", "TokenVectors", "Top", "Train", "Validation", "Vectors",
+    "__version__", "encode", "evaluate", "fuse", "load", "mine", "read_qrels", "read_run", "rerank", "run", "train",
     "write_qrels", "write_run",
 ]  # fmt: skip
 

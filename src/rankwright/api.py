@@ -11,6 +11,7 @@ from .data import Group, OneRelevant, Reading, Shuffled, Source
 from .ledger import StepRecord
 from .loading import load_recipe
 from .losses import InfoNCE, Loss
+from .models import Cross
 from .plan import Mining, Recipe, Stage, Term, Train, Validation
 from .search import Mine
 from .training import distributed
@@ -80,7 +81,7 @@ def run(
 
 
 def train(
-    model: Dense | Late,
+    model: Dense | Late | Cross,
     data: Source | Sequence[Source],
     *,
     loss: Loss | None = None,
@@ -98,7 +99,7 @@ def train(
     Args:
         model: what to start from.
         data: sources of judgements; the later wins.
-        loss: None: `InfoNCE()` over the whole batch.
+        loss: None: `InfoNCE()` over the whole batch; of a cross-encoder over the query's own list.
         group: which documents of a query enter its list. None: one relevant, and one mined negative if `mine`.
         batches: which queries travel together. None: `Shuffled()`.
         mine: find hard negatives with `model` first; None: the other queries' documents are the only negatives.
@@ -110,7 +111,7 @@ def train(
         data=(data,) if isinstance(data, Source) else tuple(data),
         group=group or OneRelevant(negatives=1 if mine else 0),
         batches=batches or Shuffled(),
-        objective=(Term(loss or InfoNCE()),),
+        objective=(Term(loss or InfoNCE(), "own" if isinstance(model, Cross) else "batch"),),
         train=settings or Train(),
         mine=Mining(keep=mine) if mine else None,
         validate=validate,

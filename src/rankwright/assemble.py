@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -201,6 +201,33 @@ def dense_run(
     return search_into(folder, index, queries=queries, query_ids=query_ids, k=depth)
 
 
+def rerank_run(
+    ranker: Ranker,
+    dataset: Dataset,
+    run: Run,
+    *,
+    depth: int,
+    tail: Literal["drop", "keep"] = "drop",
+    device: str,
+    precision: Precision = "float32",
+    folder: Path | None = None,
+) -> Run:
+    """A run's first documents in the order of a ranker's own scores; with a `folder` it restarts where it was."""
+    from .search import rerank
+
+    corpora: dict[Side, Corpus] = {"query": dataset.queries, "doc": dataset.corpus}
+
+    def texts(side: Side, ids: Sequence[str]) -> Rows:
+        store = tokens(ranker, corpora[side], side, cache=dataset.cache)
+        return Rows(store, rows_of(corpora[side], ids, "query" if side == "query" else "document"))
+
+    budget = 1024 if device == "cpu" else 16384
+    return rerank(
+        ranker, run, texts, depth=depth, tail=tail, folder=folder, device=device, precision=precision,
+        tokens_per_batch=budget,
+    )  # fmt: skip
+
+
 def index_vectors(source: Path, folder: Path, *, kind: str) -> int:
     """Publish an index of the vectors in `source`, or with kind int8 a smaller copy of them; how many there are."""
     from .search import Ann, Vectors
@@ -278,6 +305,7 @@ def make_loader(
         rank=rank,
         world=world,
         workers=workers,
+        pair=ranker.pairing,
     )
 
 
@@ -299,6 +327,17 @@ def make_validator(
     from .training import Validator
 
     qrels = dataset.qrels(spec.split)
+    name = str(parse(spec.measure)[0])
+    if ranker.pairing is not None:
+        assert candidates is not None, "a cross-encoder without candidates"
+
+        def measure_pairs() -> dict[str, float]:
+            deepest = int(np.diff(candidates.offsets).max(initial=1))
+            run = rerank_run(ranker, dataset, candidates, depth=deepest, device=device, precision=precision)
+            run = without_self(run, depth=deepest) if spec.drop_self else run
+            return evaluate(run, qrels, [spec.measure]).mean()
+
+        return Validator(measure_pairs, name, every=spec.every, patience=spec.patience)
     doc_ids = list(candidates.docs) if candidates else list(dataset.corpus.ids)
     store = tokens(ranker, dataset.corpus, "doc", cache=dataset.cache)
     some = Rows(store, rows_of(dataset.corpus, doc_ids, "document"))
@@ -316,4 +355,4 @@ def make_validator(
         run = without_self(run, depth=depth) if spec.drop_self else run
         return evaluate(run, qrels, [spec.measure]).mean()
 
-    return Validator(measure, str(parse(spec.measure)[0]), every=spec.every, patience=spec.patience)
+    return Validator(measure, name, every=spec.every, patience=spec.patience)

@@ -13,7 +13,7 @@ from .plan import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
 _PLACES = (  # fields that may hold a local path
-    "backbone", "by", "candidates", "dataset", "doc_backbone", "qrels", "queries", "relevant", "run", "scores",
+    "backbone", "by", "candidates", "dataset", "doc_backbone", "first", "qrels", "queries", "relevant", "run", "scores",
     "teacher", "topics", "triples",
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def _placed(held: Any) -> Any:
 
 
 def _absolute(held: str) -> str:
-    if held in ("", "model", "bm25"):  # the two words of Mining.by
+    if held in ("", "model", "bm25"):  # the two words of Mining.by and other first stages
         return held
     path = Path(held).expanduser()
     return str(path.absolute()) if path.exists() else held

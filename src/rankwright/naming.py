@@ -23,7 +23,8 @@ def short_name(dataset: str) -> str:
 def dataset_names(plan: Recipe) -> dict[str, str]:
     """Data set -> its name in files and tables: its folder's; numbered where two folders are called the same."""
     used = [evaluation.dataset for evaluation in plan.evaluate]
-    used = list(dict.fromkeys([*used, *(source.dataset for stage in plan.stages for source in stage.data)]))
+    used += [source.dataset for stage in plan.stages for source in stage.data]
+    used = list(dict.fromkeys([*used, *(stage.validate.dataset for stage in plan.stages if stage.validate)]))
     return dict(zip(used, _distinct([short_name(name) for name in used])))
 
 

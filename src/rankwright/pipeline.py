@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from . import assemble, recipe, storage, teaching
 from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import DataError, RecipeError
-from .ledger import Ledger, StepRecord, begun, claim, content_hash, environment, fingerprint, other_model
+from .first_stages import given_run, own_run
+from .ledger import Ledger, begun, claim, content_hash, environment, fingerprint, other_model
 from .loading import choices, rooted
 from .mining import Miner, require_relevant
 from .naming import collection_labels, dataset_names, run_folder
-from .plan import Evaluation, Mining, Recipe, Stage, Validation
+from .outcome import SYSTEMS, Evaluated, Outcome
+from .plan import Evaluation, Mining, Recipe, Reranking, Stage, Validation
 from .progress import say
 from .randomness import key
 from .search import BM25, Fuse, LexicalIndex, TokenVectors, Vectors, exact_index, fuse, without_self
@@ -26,44 +28,6 @@ from .types import Precision, Qrels, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
-
-SYSTEMS = {"bm25": "BM25", "start": "before training", "trained": "after training", "fused": "fused with BM25"}
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """The runs of one test collection, by system, in the order in which they are reported.
-
-    Attributes:
-        labels: what the report calls data set and split; no two collections of a recipe have the same.
-        latency: system -> seconds per query, encoding of the queries included, when all were searched together.
-    """
-
-    evaluation: Evaluation
-    labels: tuple[str, str]
-    dataset: Dataset
-    qrels: Qrels
-    runs: Mapping[str, Run]
-    latency: Mapping[str, float]
-    folder: Path
-
-    @property
-    def place(self) -> str:
-        """The collection's name in files and tables."""
-        return "-".join(self.labels)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a recipe came to; `start` is the ranker that it began with, trained meanwhile: its lengths still hold."""
-
-    recipe: Recipe
-    folder: Path
-    model: Path | None
-    evaluated: tuple[Evaluated, ...]
-    steps: tuple[StepRecord, ...]
-    negatives: Mapping[str, str]
-    start: Ranker
 
 
 class Pipeline:
@@ -106,15 +70,17 @@ class Pipeline:
             start = self._load(self.plan.model)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
             for at, evaluation in enumerate(self.plan.evaluate):
+                if evaluation.rerank is not None and evaluation.rerank.first != "bm25":
+                    runs[at][SYSTEMS["first"]] = self._first(at, evaluation.rerank)
                 if "bm25" in evaluation.baselines:
                     runs[at][SYSTEMS["bm25"]] = self._bm25(at)
                 if "start" in evaluation.baselines or not self.plan.stages:
-                    runs[at][SYSTEMS["start"]] = self._dense(at, start, "start")
+                    runs[at][SYSTEMS["start"]] = self._ranked(at, start, "start")
             model = self._train(start)
             if model is not None:
                 trained = self._load(self.plan.model.started_from(str(model)))
                 for at, found in enumerate(runs):
-                    found[SYSTEMS["trained"]] = self._dense(at, trained, "trained")
+                    found[SYSTEMS["trained"]] = self._ranked(at, trained, "trained")
             for at, found in enumerate(runs):
                 if spec := self.plan.evaluate[at].fuse:
                     found[SYSTEMS["fused"]] = self._fused(at, spec, "start" if model is None else "trained")
@@ -142,8 +108,10 @@ class Pipeline:
         Raises:
             DataError: a data set, split or file is missing or wrong.
         """
-        for evaluation in self.plan.evaluate:
+        for at, evaluation in enumerate(self.plan.evaluate):
             self._qrels(evaluation)
+            if evaluation.rerank is not None and evaluation.rerank.first != "bm25":
+                self._first(at, evaluation.rerank)
         for stage in self.plan.stages:
             mixture = self._mixture(stage.data)
             self._supervision(mixture, stage.data)
@@ -233,18 +201,18 @@ class Pipeline:
         self.ledger.do(name, inputs, outputs=[path], work=work)
         if "search_seconds" in (facts := self.ledger.facts(name)):
             self._latency[at][SYSTEMS[system]] = facts["search_seconds"] / len(queries)
-        return _own_run(path)
+        return own_run(path)
 
     def _fused(self, at: int, spec: Fuse, system: str) -> Run:
         paths = [self._place(at) / f"{name}.trec" for name in ("bm25", system, "fused")]
         inputs = {"runs": [content_hash(path) for path in paths[:2]], "spec": repr(spec)}
 
         def work() -> None:  # of two runs of one depth
-            both = [_own_run(path) for path in paths[:2]]
+            both = [own_run(path) for path in paths[:2]]
             formats.write_run(paths[2], fuse(both, spec, depth=self.plan.evaluate[at].depth), tag="fused")
 
         self.ledger.do(f"fuse {self._place(at).name}", inputs, outputs=paths[2:], work=work)
-        return _own_run(paths[2])
+        return own_run(paths[2])
 
     def _bm25_index(self, dataset: Dataset) -> LexicalIndex:
         return assemble.bm25_index(dataset, self.folder / "index" / f"bm25-{self._names[dataset.name]}", BM25())
@@ -264,6 +232,38 @@ class Pipeline:
             f"encode {name} ({SYSTEMS.get(system, system)})", inputs, outputs=[folder], work=work, together=True
         )
         return made[0] if made else assemble.open_vectors(folder)
+
+    def _ranked(self, at: int, ranker: Ranker, system: str) -> Run:
+        """What a ranker makes of a collection: from the whole corpus, or of a first stage's documents."""
+        evaluation = self.plan.evaluate[at]
+        how = evaluation.rerank
+        if how is None:
+            return self._dense(at, ranker, system)
+        dataset, first = self._dataset(evaluation.dataset), self._first(at, how)
+
+        def search(*, depth: int) -> Run:
+            folder = self.folder / "scores" / f"{'-'.join(self._labels[at])}-{system}"
+            return assemble.rerank_run(
+                ranker, dataset, first, depth=how.depth, tail=how.tail, device=self.device, precision=self.precision,
+                folder=folder,
+            ).ranked(depth)  # fmt: skip
+
+        return self._searched(
+            at, system, f"re-rank {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
+            {"first": fingerprint(first.to_dict()), "rerank": [how.depth, how.tail], "precision": self.precision,
+             "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc")]),
+             "tokens": [ranker.tokenizer_key("query"), ranker.tokenizer_key("doc")],
+             "corpus": dataset.corpus.fingerprint},
+            lambda: search,
+        )  # fmt: skip
+
+    def _first(self, at: int, how: Reranking) -> Run:
+        """The first stage's ranking of the judged queries."""
+        if how.first == "bm25":
+            return self._bm25(at)
+        evaluation = self.plan.evaluate[at]
+        queries = self._qrels(evaluation).queries
+        return given_run(how.first, queries, self.reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
@@ -386,14 +386,15 @@ class Pipeline:
     def _validated(self, spec: Validation) -> list[object]:
         """What a validation depends on: texts, judgements, candidates."""
         dataset = self._dataset(spec.dataset)
-        candidates = self._validation_run(spec)
+        given = spec.candidates not in (None, "bm25")
+        candidates = self._validation_run(spec) if given else None
         texts = [dataset.corpus.fingerprint, dataset.queries.fingerprint]
         return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
 
     def _validation_run(self, spec: Validation) -> Run | None:
-        return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
-
-
-def _own_run(path: Path) -> Run:
-    """A run that a step wrote; lenient, because a run that found nothing at all has no row."""
-    return formats.read_run(path, Reading(lenient=True))
+        if spec.candidates != "bm25":
+            return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
+        dataset = self._dataset(spec.dataset)
+        with distributed.first_alone():
+            index = self._bm25_index(dataset)
+        return assemble.bm25_run(dataset, index, dataset.qrels(spec.split).queries, depth=spec.depth)

@@ -1,4 +1,4 @@
-"""The schema of a recipe on one screen: Recipe, Stage, Term, Train, Mining, Validation, Evaluation."""
+"""The schema of a recipe on one screen: Recipe, Stage, Term, Train, Mining, Validation, Evaluation, Reranking."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Annotated, Literal
 from .data import Batches, Group, Shuffled, Source
 from .errors import RecipeError
 from .evaluation import parse
+from .models import Cross
 from .models.specification import Model
 from .recipe import Slot
 from .search import Fuse, Mine
 from .training import Term, Train
 from .types import Precision
 
-__all__ = ["Evaluation", "Mining", "Model", "Recipe", "Stage", "Term", "Train", "Validation"]
+__all__ = ["Evaluation", "Mining", "Model", "Recipe", "Reranking", "Stage", "Term", "Train", "Validation"]
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
 
@@ -52,7 +53,9 @@ class Validation:
         measure: in ir-measures' names; higher is better.
         every: optimizer steps between validations.
         patience: stop after so many validations without a new best; null: never.
-        candidates: a TREC run: rank only its documents; null: retrieve from the whole corpus.
+        candidates: a TREC run, or ``bm25``: rank only its documents; null: retrieve from the whole corpus, which a
+            cross-encoder cannot do.
+        depth: documents per query, of ``candidates: bm25``.
         drop_self: leave the document out that bears the query's own id, as in `Evaluation`.
     """
 
@@ -62,11 +65,12 @@ class Validation:
     every: int = 100
     patience: int | None = None
     candidates: str | None = None
+    depth: int = 100
     drop_self: bool = False
 
     def __post_init__(self) -> None:
-        if self.every < 1 or (self.patience is not None and self.patience < 1):
-            raise RecipeError("every and patience must be at least 1")
+        if self.every < 1 or self.depth < 1 or (self.patience is not None and self.patience < 1):
+            raise RecipeError("every, depth and patience must be at least 1")
         parse(self.measure)
 
 
@@ -112,6 +116,29 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Reranking:
+    """A first stage whose best documents the model puts in order: what a cross-encoder is measured by.
+
+    Args:
+        first: ``bm25``, or the path of a TREC run of the collection's queries.
+        depth: documents per query that are re-ranked.
+        tail: whether the first stage's documents below `depth` are kept behind them.
+    """
+
+    first: str = "bm25"
+    depth: int = 100
+    tail: Literal["drop", "keep"] = "drop"
+
+    def __post_init__(self) -> None:
+        if not self.first or self.depth < 1:
+            raise RecipeError(
+                f"rerank: first is {self.first!r}, depth {self.depth}", fix="e.g. {first: bm25, depth: 100}"
+            )
+        if self.tail not in ("drop", "keep"):
+            raise RecipeError(f"tail is {self.tail!r}", fix="drop or keep")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One test collection.
 
@@ -124,6 +151,8 @@ class Evaluation:
         baselines: what the trained model is compared with.
         drop_self: leave the document out that bears the query's own id, and search one deeper: for ArguAna, Quora.
         fuse: one more system: the model's run fused with BM25's, in the order BM25, model where there are weights.
+        rerank: measure the model by re-ranking a first stage; null: by retrieval from the whole corpus, which a
+            cross-encoder cannot do.
     """
 
     dataset: str
@@ -134,6 +163,7 @@ class Evaluation:
     baselines: tuple[Literal["bm25", "start"], ...] = ("bm25", "start")
     drop_self: bool = False
     fuse: Fuse | None = None
+    rerank: Reranking | None = None
 
     def __post_init__(self) -> None:
         if self.fuse is not None and "bm25" not in self.baselines:
@@ -146,6 +176,9 @@ class Evaluation:
             raise RecipeError("measures: name at least one", fix="e.g. measures: [nDCG@10]")
         if self.depth < 1:
             raise RecipeError(f"depth must be at least 1, got {self.depth}")
+        if self.rerank is not None and self.rerank.depth > self.depth:
+            what = f"{self.rerank.depth} documents are to be re-ranked of the {self.depth} that are retrieved"
+            raise RecipeError(what, fix=f"depth: {self.rerank.depth} or more")
         parse(self.measures)
 
 
@@ -176,3 +209,34 @@ class Recipe:
     device: str = "auto"
     precision: Precision = "float32"
     share_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.model, Cross):
+            _check_cross(self)
+
+
+def _check_cross(plan: Recipe) -> None:
+    """A cross-encoder scores pairs: whatever needs vectors, or pairs that are in no list, is refused.
+
+    Raises:
+        RecipeError: with the place in the recipe.
+    """
+    for number, stage in enumerate(plan.stages):
+        place = f"stages.{number}"
+        for at, term in enumerate(stage.objective):
+            if term.regulariser is not None or term.dims:
+                what = f"{place}.objective.{at}: a cross-encoder has no vectors for regularisers and dims"
+                raise RecipeError(what, fix="leave them out")
+            if term.against != "own":
+                what = f"{place}.objective.{at}: against: {term.against} needs scores of other queries' documents"
+                raise RecipeError(f"{what}; a cross-encoder reads pairs of the query's own list", fix="against: own")
+        if stage.mine is not None and stage.mine.by == "model":
+            what = f"{place}.mine: a cross-encoder cannot search the corpus for negatives"
+            raise RecipeError(what, fix="by: bm25, or the path of a TREC run")
+        if stage.validate is not None and stage.validate.candidates is None:
+            what = f"{place}.validate: a cross-encoder is validated by re-ranking"
+            raise RecipeError(what, fix="candidates: bm25, or the path of a TREC run")
+    for number, evaluation in enumerate(plan.evaluate):
+        if evaluation.rerank is None:
+            what = f"evaluate.{number}: a cross-encoder is measured by re-ranking a first stage"
+            raise RecipeError(what, fix="rerank: {first: bm25, depth: 100}")

@@ -49,12 +49,14 @@ class Texts:
     """Ragged token ids, unpadded, special tokens included: text i is ``values[offsets[i]:offsets[i + 1]]``.
 
     ``keys`` holds one random key per text: dropout masks are drawn from it, so a mask belongs to the text and the
-    step, never to the micro-batch that happens to carry it. None means no dropout.
+    step, never to the micro-batch that happens to carry it. None means no dropout. ``second`` is for pairs that one
+    model reads as one text: how many tokens stand before the second segment of each. None: there is one segment.
     """
 
     values: Int[Tensor, " tokens"]
     offsets: Int[Tensor, " rows1"]  # one more than there are rows
     keys: Int[Tensor, " rows"] | None = None
+    second: Int[Tensor, " rows"] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -72,14 +74,15 @@ class Texts:
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
         within = torch.arange(int(offsets[-1]), device=lengths.device) - torch.repeat_interleave(offsets[:-1], lengths)
         values = self.values[torch.repeat_interleave(self.offsets[rows], lengths) + within]
-        return Texts(values.to(torch.int64), offsets, None if self.keys is None else self.keys[rows])
+        parts = (None if part is None else part[rows] for part in (self.keys, self.second))
+        return Texts(values.to(torch.int64), offsets, *parts)
 
     def with_keys(self, keys: Int[Tensor, " rows"] | None) -> Texts:
         return replace(self, keys=keys)
 
     def to(self, device: Any) -> Texts:
-        keys = None if self.keys is None else self.keys.to(device)
-        return Texts(self.values.to(device), self.offsets.to(device), keys)
+        parts = (None if part is None else part.to(device) for part in (self.keys, self.second))
+        return Texts(self.values.to(device), self.offsets.to(device), *parts)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,11 @@ class Reps:
 
 @dataclass(frozen=True)
 class Batch:
-    """One training batch. Texts are unique by id: a document that serves three lists is encoded once."""
+    """One training batch. Texts are unique by id: a document that serves three lists is encoded once.
+
+    Where query and document are read together (a cross-encoder), `docs` are pairs, one for each place of a list, and
+    `pair_queries` says whose; the query's own texts are empty then.
+    """
 
     queries: Texts
     docs: Texts
@@ -104,6 +111,14 @@ class Batch:
     known_targets: Float[Tensor, " known"]
     query_ids: tuple[str, ...]
     doc_ids: tuple[str, ...]
+    pair_queries: tuple[str, ...] | None = None  # the query of each of `doc_ids`, where these are pairs
+
+    @property
+    def doc_names(self) -> tuple[str, ...]:
+        """What tells the texts of `docs` apart, over all processes: the document's id, or the pair's."""
+        if self.pair_queries is None:
+            return self.doc_ids
+        return tuple(f"{query}\x1f{doc}" for query, doc in zip(self.pair_queries, self.doc_ids, strict=True))
 
 
 # --- rankings and judgements ------------------------------------------------------------------

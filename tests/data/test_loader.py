@@ -6,6 +6,7 @@ import tempfile
 import threading
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def _numbers(ids: tuple[str, ...] | list[str]) -> np.ndarray:
     return np.array([int(name[1:]) for name in ids], np.int64)
 
 
-def _loader(stores, supervision: Supervision, group: Group, batches: Batches, **arguments: int) -> Loader:
+def _loader(stores, supervision: Supervision, group: Group, batches: Batches, **arguments: Any) -> Loader:
     return Loader(
         supervision, group=group, batches=batches, query_tokens=stores[0], doc_tokens=stores[1],
         query_rows=_numbers(list(supervision.queries)), doc_rows=_numbers(list(supervision.docs)),
@@ -152,6 +153,40 @@ def _check_ranks_and_epochs(stores, table, group: Group, batches: Shuffled, seed
 @given(table=_TABLE, group=_GROUPS, batches=_BATCHES, seed=st.integers(0, 999))
 def test_global_batches_are_the_same_for_any_number_of_ranks(stores, table, group, batches, seed) -> None:
     _check_ranks_and_epochs(stores, table, group, batches, seed)
+
+
+def _joined(queries: Texts, docs: Texts) -> Texts:
+    """The last token of each side: who they are."""
+    values = torch.stack([queries.values[queries.offsets[1:] - 1], docs.values[docs.offsets[1:] - 1]], 1)
+    return Texts(values.flatten(), torch.arange(len(docs) + 1) * 2)
+
+
+@settings(max_examples=15, deadline=None)
+@given(table=_TABLE, group=_GROUPS, batches=_BATCHES, seed=st.integers(0, 999))
+def test_pairs_are_the_documents_of_a_batch_one_for_each_place_of_a_list(stores, table, group, batches, seed) -> None:
+    supervision = Supervision.merge([Qrels.from_dict(table)])
+    plain = _loader(stores, supervision, group, batches, seed=seed)
+    for world in (1, 2):
+        ranks = [
+            _loader(stores, supervision, group, batches, seed=seed, rank=r, world=world, pair=_joined)
+            for r in range(world)
+        ]
+        for step in range(plain.steps_per_epoch(0)):
+            parts, lists, first = [rank.batch(step) for rank in ranks], [], 0
+            for part in parts:
+                assert len(part.queries) == len(part.query_ids)
+                assert len(part.queries.values) == len(part.known_docs) == 0
+                assert part.lists[part.mask].tolist() == list(range(len(part.docs)))
+                assert part.pair_queries is not None
+                names = list(zip(part.pair_queries, part.doc_ids))[first : first + len(part.docs)]
+                first += len(part.docs)
+                assert (part.docs.values - 1000).view(-1, 2).tolist() == [[int(q[1:]), int(d[1:])] for q, d in names]
+                whose = [part.query_ids[row] for row in part.mask.nonzero()[:, 0].tolist()]
+                assert [query for query, _ in names] == whose
+                lists += _lists(part, tuple(doc for _, doc in names))
+            whole = plain.batch(step)
+            assert lists == _lists(whole, whole.doc_ids)
+            assert first == len(parts[0].doc_ids) == len(set(parts[0].doc_names))
 
 
 @pytest.mark.soak

@@ -130,7 +130,7 @@ def test_a_transformer_in_a_subfolder_and_the_older_length_file(folder):
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, "pooling ['mean', 'max'] is not read"),
         ("sentence_bert_config.json", {"max_seq_length": "many"}, "max_seq_length is 'many'"),
         ("sentence_bert_config.json", {"transformer_task": "text-generation"}, "made for 'text-generation'"),
-        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "holds a 'CrossEncoder'"),
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}, "several modules"),
         ("config_sentence_transformers.json", {"prompts": ["q"]}, "prompts must map"),
         ("config_sentence_transformers.json", {"truncate_dim": -3}, "truncate_dim is -3"),
         ("rankwright.json", {"format": 99, "kind": "Dense"}, "holds 'Dense', format 99"),

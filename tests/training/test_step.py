@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankwright.errors import ResourceError
-from rankwright.losses import GOR, L1, L2, Flops, InfoNCE
+from rankwright.losses import GOR, L1, L2, Flops, InfoNCE, KLDivergence, LambdaLoss, RankNet
 from rankwright.training import Memory, Objective, Step, Term
 from rankwright.training.step import dropout_keys, micro_batches
 from rankwright.types import Reps, Texts
@@ -79,7 +79,7 @@ def penalty(regulariser, reps) -> torch.Tensor:
 def reference(ranker, batch, terms) -> tuple[float, dict[str, torch.Tensor]]:
     """Plain autograd over the whole batch at once, with pools written out as Python loops."""
     queries = batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=SEED, step=STEP))
-    docs = batch.docs.with_keys(dropout_keys(batch.doc_ids, "doc", seed=SEED, step=STEP))
+    docs = batch.docs.with_keys(dropout_keys(batch.doc_names, "doc", seed=SEED, step=STEP))
     reps = ranker.represent(queries, "query"), ranker.represent(docs, "doc")
     known = dict(zip(zip(batch.known_queries.tolist(), batch.known_docs.tolist()), batch.known_targets.tolist()))
     total = torch.zeros((), dtype=torch.float64)
@@ -102,10 +102,10 @@ def reference(ranker, batch, terms) -> tuple[float, dict[str, torch.Tensor]]:
                 }
             if term.against == "others":
                 pool = {d: t for d, t in pool.items() if d not in own or t > 0}
-            if not any(t > 0 for t in pool.values()):
+            target, there = torch.tensor(list(pool.values()), dtype=torch.float64), torch.ones(1, len(pool)).bool()
+            if not any(t > 0 for t in pool.values()) or not bool(term.loss.defined(target[None], there)[0]):
                 continue
-            row, target = scores[q, list(pool)], torch.tensor(list(pool.values()), dtype=torch.float64)
-            values.append(term.loss(row[None], target[None], torch.ones(1, len(pool), dtype=torch.bool))[0])
+            values.append(term.loss(scores[q, list(pool)][None], target[None], there)[0])
         total = total + term.weight * factor * torch.stack(values).mean()
     ranker.zero_grad()
     total.backward()
@@ -129,6 +129,28 @@ def test_gradient_is_the_same_in_any_memory(late: bool, against: str):
         result = Step(ranker, Objective(terms), memory=memory, seed=SEED)(batch, step=STEP)
         assert abs(result.loss - value) <= 1e-12 * abs(value)
         assert distance(ranker, expected) <= 1e-12, memory
+
+
+@pytest.mark.parametrize("loss", [RankNet(), LambdaLoss(), KLDivergence(), InfoNCE()], ids=lambda x: type(x).__name__)
+def test_gradient_of_a_cross_encoder_is_the_same_in_any_memory(loss):
+    """Pairs are the documents of such a batch: what is cached is their scores."""
+    batch, terms = toys.make_pairs(np.random.default_rng(2)), [Term(loss, "own")]
+    value, expected = reference(toys.CrossToy(), batch, terms)
+    assert float(expected["embed.weight"].abs().sum()) > 0
+    for memory in MEMORIES[::2]:
+        ranker = toys.CrossToy()
+        result = Step(ranker, Objective(terms), memory=memory, seed=SEED)(batch, step=STEP)
+        assert abs(result.loss - value) <= 1e-12 * abs(value)
+        assert distance(ranker, expected) <= 1e-12, memory
+        assert result.masked == 0
+
+
+def test_a_pair_has_its_own_dropout():
+    """The same document under two queries is two texts: their masks differ."""
+    batch = toys.make_pairs(np.random.default_rng(2))
+    assert len(set(batch.doc_names)) == len(batch.docs) > len(set(batch.doc_ids))
+    keys = dropout_keys(batch.doc_names, "doc", seed=SEED, step=STEP)
+    assert len(keys.unique()) == len(batch.docs)
 
 
 def test_dropout_is_on_and_depends_on_the_step():
@@ -224,7 +246,8 @@ import importlib.util, json, sys
 import numpy as np, torch
 spec = importlib.util.spec_from_file_location("proof", sys.argv[1]); proof = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(proof)
-from rankwright.training import Memory, Objective, Step, distributed
+from rankwright.losses import KLDivergence, RankNet
+from rankwright.training import Memory, Objective, Step, Term, distributed
 distributed.start()
 worst = 0.0
 for late in (False, True):
@@ -241,6 +264,14 @@ for late in (False, True):
             result = Step(ranker, Objective(terms), memory=memory, seed=proof.SEED)(mine, step=proof.STEP)
             distributed.sum_gradients(ranker.parameters())
             worst = max(worst, proof.distance(ranker, expected), abs(result.loss - value) / abs(value))
+pairs, terms = proof.toys.make_pairs(np.random.default_rng(2)), [Term(RankNet(), "own"), Term(KLDivergence(), "own")]
+mine = proof.toys.share(pairs, distributed.rank(), distributed.world())
+value, expected = proof.reference(proof.toys.CrossToy(), pairs, terms)
+for memory in (Memory(tokens=1, graph_tokens=0, rows=1), Memory(tokens=30, graph_tokens=40, rows=3), Memory()):
+    ranker = proof.toys.CrossToy()
+    result = Step(ranker, Objective(terms), memory=memory, seed=proof.SEED)(mine, step=proof.STEP)
+    distributed.sum_gradients(ranker.parameters())
+    worst = max(worst, proof.distance(ranker, expected), abs(result.loss - value) / abs(value))
 print(json.dumps(worst), flush=True)
 distributed.finish()
 """

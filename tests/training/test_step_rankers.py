@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from rankwright.losses import InfoNCE
-from rankwright.models import Dense, Late, Lora
+from rankwright.losses import InfoNCE, KLDivergence, LambdaLoss, RankNet
+from rankwright.models import Cross, Dense, Late, Lora
 from rankwright.training import Memory, Objective, Step, Term, check_gradients
 from rankwright.training.step import dropout_keys
-from rankwright.types import Batch
+from rankwright.types import Batch, Texts
 
 TINY = str(Path(__file__).parents[1] / "tiny" / "model")
 QUERIES = ["tea", "what raises the tides of the sea", "quiet bicycle brakes", "bread"]
@@ -98,6 +98,54 @@ def test_the_cached_gradient_of_adapters_is_plain_autograds(variant: str):
 @needs_peft
 def test_the_cached_gradient_of_late_interaction_with_adapters_is_plain_autograds():
     prove(Late(TINY, dim=8, lora=Lora(rank=3, dropout=0.3)))
+
+
+CROSSES = {
+    "cross": {},
+    "strong dropout": {"dropout": 0.4, "truncate": "doc_only", "query_length": 3},
+    "frozen, checkpointed": {"freeze": ("embeddings.position_embeddings",), "gradient_checkpointing": True},
+}
+LISTWISE = {"RankNet": RankNet(), "LambdaLoss": LambdaLoss(), "KL": KLDivergence()}
+
+
+def pairs_for(ranker) -> Batch:
+    """Every query with some documents, read together."""
+    whose, which = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 3, 3]), torch.tensor([1, 5, 0, 2, 4, 6, 3, 4, 0, 1])
+    lists, mask = torch.zeros(4, 3, dtype=torch.int64), torch.tensor([[True] * 3, [True, True, False]] * 2)
+    lists[mask] = torch.arange(10)
+    queries, docs = ranker.tokenize(QUERIES, "query").take(whose), ranker.tokenize(DOCS, "doc").take(which)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Batch(
+        Texts(nothing, torch.zeros(5, dtype=torch.int64)), ranker.pairing(queries, docs), lists,
+        torch.tensor([[3.0, 1.0, 0.0], [2.0, 0.0, 0.0], [1.0, 0.0, 2.0], [1.0, 0.0, 0.0]]) * mask, mask,
+        nothing, nothing, torch.zeros(0), tuple(f"q{i}" for i in range(4)),
+        tuple(f"d{i}" for i in which.tolist()), tuple(f"q{i}" for i in whose.tolist()),
+    )  # fmt: skip
+
+
+def prove_pairs(spec: Cross, terms: list[Term]) -> None:
+    ranker = spec.load(dtype="float64", seed=5)
+    checks = list(check_gradients(ranker, Objective(terms), pairs_for(ranker), seed=3))
+    assert len(checks) == 5
+    for check in checks:
+        assert check.tolerance == 1e-12
+        assert check.passed, check
+
+
+@pytest.mark.parametrize("variant", CROSSES)
+def test_the_cached_gradient_of_a_cross_encoder_is_plain_autograds(variant: str):
+    terms = [Term(loss, "own", weight) for loss, weight in zip(LISTWISE.values(), (1.0, 0.3, 2.0))]
+    prove_pairs(Cross(TINY, **({"length": 40} | CROSSES[variant])), terms)
+
+
+@pytest.mark.parametrize("loss", LISTWISE)
+def test_the_cached_gradient_of_every_listwise_loss_is_plain_autograds(loss: str):
+    prove_pairs(Cross(TINY, length=40, dropout=0.3), [Term(LISTWISE[loss], "own")])
+
+
+@needs_peft
+def test_the_cached_gradient_of_a_cross_encoder_with_adapters_is_plain_autograds():
+    prove_pairs(Cross(TINY, length=40, lora=Lora(rank=3, dropout=0.3)), [Term(RankNet(), "own")])
 
 
 def gradients(ranker, batch: Batch, memory: Memory) -> dict[str, torch.Tensor]:

@@ -256,13 +256,13 @@ def test_an_own_pool_asks_for_its_lists_alone(tmp_path: Path):
 
 
 def test_a_list_is_found_where_an_earlier_process_holds_its_documents():
-    """Columns are every process's documents; of one that two hold the first column counts."""
+    """Columns are every process's documents; one that two hold is asked about once, its score stands in both."""
     asked = []
 
     class Listening(Teacher):
         def score(self, queries, docs, *, wanted=None):
             asked.append(wanted)
-            return np.zeros((len(queries), len(docs)))
+            return np.arange(3.0)[None].repeat(len(queries), 0)
 
     batch = dual_batch()
     second = replace(
@@ -270,8 +270,10 @@ def test_a_list_is_found_where_an_earlier_process_holds_its_documents():
         lists=torch.tensor([[0, 1]]), targets=batch.targets[:1], mask=batch.mask[:1], query_ids=("q0",),
         doc_ids=("d0", "d1", "d1", "d2"),
     )  # fmt: skip
-    Objective([Term(MarginMSE(), "own", teacher=FILE)], [Listening()]).taught(second, first_doc=2)
-    assert asked[0].tolist() == [[False, True, False, True]]
+    told = Objective([Term(MarginMSE(), "own", teacher=FILE)], [Listening()]).taught(second, first_doc=2)[0]
+    assert asked[0].tolist() == [[False, True, True]]
+    assert told is not None
+    assert told.tolist() == [[0.0, 1.0, 1.0, 2.0]]
 
 
 def test_a_score_that_is_no_number_is_not_kept(tmp_path: Path):

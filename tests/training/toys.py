@@ -66,6 +66,24 @@ class Toy(nn.Module):
         return (scores * queries.mask[:, None, :]).sum(-1)
 
 
+class CrossToy(Toy):
+    """Scores pairs: its documents are texts of a query and a document, its queries are nothing."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        super().__init__(late=False, seed=seed)
+        self.head = nn.Linear(DIM, 1).double()
+
+    def represent(self, texts: Texts, side: str) -> Reps:
+        if side == "query":
+            zeros = torch.zeros(len(texts), 1, 1, dtype=self.norm.weight.dtype)
+            return Reps(zeros, torch.ones(len(texts), 1, dtype=torch.bool))
+        reps = super().represent(texts, side)
+        return Reps(self.head(reps.values), reps.mask)
+
+    def compare(self, queries: Reps, docs: Reps) -> torch.Tensor:
+        return docs.values[:, 0, 0].expand(len(queries.values), -1)
+
+
 def texts(rng, n: int, longest: int) -> Texts:
     lengths = torch.tensor(rng.integers(1, longest + 1, size=n))
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
@@ -96,6 +114,23 @@ def make_batch(rng, *, queries: int = 7, docs: int = 15, width: int = 4) -> Batc
     )  # fmt: skip
 
 
+def make_pairs(rng, *, queries: int = 7, width: int = 5) -> Batch:
+    """Uneven lists of pairs; queries share documents, which are read anew with each."""
+    mask = torch.ones(queries, width, dtype=torch.bool)
+    mask[1, 3:] = False
+    mask[4, 2:] = False
+    lists = torch.zeros(queries, width, dtype=torch.int64)
+    lists[mask] = torch.arange(int(mask.sum()))
+    nothing = torch.zeros(0, dtype=torch.int64)
+    return Batch(
+        Texts(nothing, torch.zeros(queries + 1, dtype=torch.int64)), texts(rng, int(mask.sum()), 12), lists,
+        torch.tensor(rng.integers(0, 4, size=(queries, width))).float() * mask, mask,
+        nothing, nothing, torch.zeros(0), tuple(f"q{i}" for i in range(queries)),
+        tuple(f"d{j}" for i in range(queries) for j in range(width) if mask[i, j]),
+        tuple(f"q{i}" for i in range(queries) for j in range(width) if mask[i, j]),
+    )  # fmt: skip
+
+
 def share(batch: Batch, rank: int, world: int) -> Batch:
     """What rank `rank` of `world` holds of a global batch: some queries (unevenly) and only its own documents."""
     cuts = [0, *(len(batch.queries) * (r + 1) // world + (r == 0) * (world > 1) for r in range(world))]
@@ -121,6 +156,7 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
         torch.tensor([t[1] for t in triples], dtype=torch.int64),
         torch.tensor([t[2] for t in triples]),
         tuple(batch.query_ids[q] for q in rows.tolist()), tuple(batch.doc_ids[d] for _, d in columns),
+        None if batch.pair_queries is None else tuple(batch.pair_queries[d] for _, d in columns),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import RecipeError
 from ..names import picked
-from ..types import Batch, Example
+from ..types import Batch, Example, Texts
 from .batches import Batches, EpochPlan
 from .groups import Group
 from .supervision import Supervision
@@ -31,6 +31,8 @@ class Loader:
     Args:
         query_rows: row in `query_tokens` of each query of `supervision` (int64 [queries]).
         doc_rows: row in `doc_tokens` of each document of `supervision` (int64 [docs]).
+        pair: joins queries and documents row by row, for a ranker that reads them together. A batch's `docs` are then
+            pairs, one for each place of a list, and its queries empty.
         workers: threads that prepare batches in advance; 0: they are made when they are asked for.
 
     Raises:
@@ -51,6 +53,7 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         workers: int = 1,
+        pair: Callable[[Texts, Texts], Texts] | None = None,
     ) -> None:
         assert 0 <= rank < world, "no such rank"
         for rows, ids in ((query_rows, supervision.queries), (doc_rows, supervision.docs)):
@@ -61,6 +64,7 @@ class Loader:
         self.query_rows, self.doc_rows = np.asarray(query_rows), np.asarray(doc_rows)
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
         group.check(supervision.queries, supervision.docs)
+        self._pair = pair
         if group.needs_relevant and (unsure := len(supervision.unsure)):
             query = supervision.queries[int(supervision.unsure[0])]
             raise RecipeError(
@@ -119,36 +123,80 @@ class Loader:
         that two ranks hold is there twice. With one process that is just its own documents. Lists are as wide as the
         longest one of the global batch.
         """
-        import torch
-
         epoch, index = self.position(step)
         rows = self._plan(epoch).batch(index)
         chosen = [self._chosen(row, epoch) for row in rows.tolist()]
         cuts = [len(rows) * r // self.world for r in range(self.world + 1)]
+        width = max(len(columns) for _, columns in chosen)
+        if self._pair is not None:
+            return self._paired(rows, chosen, cuts, width)
         docs = [_unique(chosen[a:b]) for a, b in pairwise(cuts)]
         own, own_docs = slice(cuts[self.rank], cuts[self.rank + 1]), docs[self.rank]
-        width = max(len(columns) for _, columns in chosen)
         place = {column: i for i, column in enumerate(own_docs)}
-        lists = np.zeros((own.stop - own.start, width), np.int64)
-        targets = np.zeros(lists.shape, np.float32)
-        mask = np.zeros(lists.shape, bool)
-        for i, (example, columns) in enumerate(chosen[own]):
-            n = len(columns)
-            lists[i, :n], targets[i, :n], mask[i, :n] = [place[c] for c in columns], example.targets, True
         everything = np.concatenate([np.asarray(part, np.int64) for part in docs])
-        known = self.supervision.pairs(rows[own], everything)
-        return Batch(
+        return self._laid_out(
+            chosen[own], [[place[c] for c in columns] for _, columns in chosen[own]], width,
             queries=self.query_tokens.take(self.query_rows[rows[own]]),
             docs=self.doc_tokens.take(self.doc_rows[np.asarray(own_docs, np.int64)]),
-            lists=torch.from_numpy(lists),
-            targets=torch.from_numpy(targets),
-            mask=torch.from_numpy(mask),
+            known=self.supervision.pairs(rows[own], everything),
+            query_ids=tuple(picked(self.supervision.queries, rows[own])),
+            doc_ids=tuple(picked(self.supervision.docs, everything)),
+        )  # fmt: skip
+
+    def _paired(self, rows: np.ndarray, chosen: list[tuple[Example, list[int]]], cuts: list[int], width: int) -> Batch:
+        """Of pairs: each place of a list is a text of its own, and what else the source knows is in no batch."""
+        import torch
+
+        assert self._pair is not None
+        sizes = np.array([len(columns) for _, columns in chosen], np.int64)
+        query, doc = np.repeat(rows, sizes), np.array([c for _, columns in chosen for c in columns], np.int64)
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        own = slice(cuts[self.rank], cuts[self.rank + 1])
+        first, last = int(starts[own.start]), int(starts[own.stop])
+        nothing = np.zeros(0, np.int64)
+        return self._laid_out(
+            chosen[own], [range(starts[i] - first, starts[i + 1] - first) for i in range(own.start, own.stop)], width,
+            queries=Texts(torch.zeros(0, dtype=torch.int64), torch.zeros(own.stop - own.start + 1, dtype=torch.int64)),
+            docs=self._pair(
+                self.query_tokens.take(self.query_rows[query[first:last]]),
+                self.doc_tokens.take(self.doc_rows[doc[first:last]]),
+            ),
+            known=(nothing, nothing, np.zeros(0)),
+            query_ids=tuple(picked(self.supervision.queries, rows[own])),
+            doc_ids=tuple(picked(self.supervision.docs, doc)),
+            pair_queries=tuple(picked(self.supervision.queries, query)),
+        )  # fmt: skip
+
+    def _laid_out(
+        self,
+        chosen: list[tuple[Example, list[int]]],
+        places: Sequence[Sequence[int]],
+        width: int,
+        *,
+        queries: Texts,
+        docs: Texts,
+        known: tuple[np.ndarray, np.ndarray, np.ndarray],
+        query_ids: tuple[str, ...],
+        doc_ids: tuple[str, ...],
+        pair_queries: tuple[str, ...] | None = None,
+    ) -> Batch:
+        """Lists side by side, `width` wide, their documents at the given places of `docs`."""
+        import torch
+
+        lists = np.zeros((len(chosen), width), np.int64)
+        targets, mask = np.zeros(lists.shape, np.float32), np.zeros(lists.shape, bool)
+        for i, (example, columns) in enumerate(chosen):
+            n = len(columns)
+            lists[i, :n], targets[i, :n], mask[i, :n] = places[i], example.targets, True
+        return Batch(
+            queries, docs, torch.from_numpy(lists), torch.from_numpy(targets), torch.from_numpy(mask),
             known_queries=torch.from_numpy(known[0]),
             known_docs=torch.from_numpy(known[1]),
             known_targets=torch.from_numpy(known[2].astype(np.float32)),
-            query_ids=tuple(picked(self.supervision.queries, rows[own])),
-            doc_ids=tuple(picked(self.supervision.docs, everything)),
-        )
+            query_ids=query_ids,
+            doc_ids=doc_ids,
+            pair_queries=pair_queries,
+        )  # fmt: skip
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
         """The batches of the steps from `start` up to, not including, `stop`; the same for any number of workers.

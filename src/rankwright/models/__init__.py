@@ -1,26 +1,29 @@
-"""The room of the rankers: what training and search may know (`Ranker`), dense, late interaction, model folders."""
+"""The room of the rankers: what training and search may know (`Ranker`), dense, late, cross-encoders, model folders."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .cross import Cross
 from .dense import Dense, Lora
 from .hub import resolve
 from .late import Late
 from .loading import load
 
 if TYPE_CHECKING:
+    from .cross_ranker import CrossRanker
     from .dense_ranker import DenseRanker
     from .exports import Check, export, verify_export
     from .late_ranker import LateRanker
     from .ranker import Ranker
 
 __all__ = [
-    "Check", "Dense", "DenseRanker", "Late", "LateRanker", "Lora", "Ranker", "export", "load", "resolve",
-    "verify_export",
+    "Check", "Cross", "CrossRanker", "Dense", "DenseRanker", "Late", "LateRanker", "Lora", "Ranker", "export", "load",
+    "resolve", "verify_export",
 ]  # fmt: skip
 
 _NEEDS_TORCH = {
+    "CrossRanker": "cross_ranker",
     "DenseRanker": "dense_ranker",
     "LateRanker": "late_ranker",
     "Ranker": "ranker",

@@ -47,6 +47,8 @@ FAMILIES = {
     "t5": _T5, "mt5": _T5, "umt5": replace(_T5, packs=False),
 }  # fmt: skip
 
+_HEAD_DROPOUTS = ("classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout")
+_DECODERS = ("qwen2", "qwen3", "llama", "mistral")
 _UNREAD = ("quantization_config", "compression_config")
 _NOISE = ("torch_dtype", "dtype", "architectures", "transformers_version", "attn_implementation")
 _LAYERS = ("num_hidden_layers", "n_layers", "num_layers")
@@ -85,7 +87,76 @@ def load_backbone(
     The dropout of attention probabilities is set to 0: it leaves torch's fast kernels, and its masks belong to the
     kernel, not to the text.
     """
-    from transformers import CONFIG_MAPPING, MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+    from transformers import MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING
+
+    made, note = _configured(folder, config, dropout)
+    encoders = MODEL_FOR_TEXT_ENCODING_MAPPING if type(made) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
+    model, missing = _build(folder, encoders[type(made)], made, dtype)
+    _refuse(folder, [name for name in missing if not name.startswith("pooler.")])
+    if missing:
+        model.pooler = None  # it would hold random numbers; vectors never pass through it
+    for name, parameter in model.named_parameters():
+        if name.startswith("pooler."):
+            parameter.requires_grad_(False)
+    family = FAMILIES[config["model_type"]]
+    for module in model.modules() if family.attention in family.hidden else ():
+        if isinstance(getattr(module, "dropout", None), float):  # T5's attention; the others are nn.Dropout
+            module.dropout = 0.0  # type: ignore[assignment]
+    return model.eval(), note
+
+
+def load_classifier(
+    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None, seed: int
+) -> tuple[PreTrainedModel, str]:
+    """The encoder in `folder` under a sequence classification head with one output, which is drawn where it is absent.
+
+    Raises:
+        ArtefactError: transformers has no such model of this architecture, or the encoder's weights do not fit.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    made, note = _configured(folder, config, dropout)
+    for name in _HEAD_DROPOUTS if dropout is not None else ():
+        if getattr(made, name, None) is not None:
+            setattr(made, name, dropout)
+    if type(made) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        what = f"{config['model_type']} has no sequence classification"
+        raise ArtefactError(what, where=folder, fix="start from another encoder")
+    model, missing = _build(folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(made)], made, dtype)
+    prefix = f"{model.base_model_prefix}."
+    _refuse(folder, [name for name in missing if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")])
+    with torch.no_grad():
+        for name in missing:  # drawn again: transformers drew from the global generator
+            parameter = model.get_parameter(name)
+            if parameter.dim() > 1:
+                generator = torch.Generator().manual_seed(key(seed, "head", name))
+                drawn = torch.empty(parameter.shape).normal_(0, made.initializer_range, generator=generator)
+                parameter.copy_(drawn)
+    return model.eval(), f"{note}, {'a new' if missing else 'its own'} head"
+
+
+def load_language_model(
+    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None
+) -> tuple[PreTrainedModel, str]:
+    """The causal language model in `folder`.
+
+    Raises:
+        ArtefactError: no causal model of this architecture, or its weights do not fit.
+    """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    made, note = _configured(folder, config, dropout)
+    if config["model_type"] not in _DECODERS:
+        what = f"{config['model_type']} is no causal language model"
+        raise ArtefactError(what, where=folder, fix=f"head: classification, or one of {', '.join(_DECODERS)}")
+    model, missing = _build(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(made)], made, dtype)
+    _refuse(folder, missing)
+    return model.eval(), f"{note}, the language model's own head"
+
+
+def _configured(folder: Path, config: dict[str, Any], dropout: float | None) -> tuple[Any, str]:
+    """The config object, attention dropout off, and a note on the dropout that remains."""
+    from transformers import CONFIG_MAPPING
 
     family = FAMILIES[config["model_type"]]
     values = {name: value for name, value in config.items() if name != "model_type"} | {"use_cache": False}
@@ -100,21 +171,14 @@ def load_backbone(
     for name in family.hidden if dropout is not None else ():
         setattr(made, name, dropout)
     hidden = max((getattr(made, name) for name in family.hidden), default=0.0)
-    shared = family.attention in family.hidden
-    if not shared:
+    if family.attention not in family.hidden:
         setattr(made, family.attention, 0.0)
-    note = f"hidden dropout {hidden:g}, drawn by text" + (
-        f"; attention dropout 0 (the checkpoint says {stated:g})" if stated else ""
-    )
-    encoders = MODEL_FOR_TEXT_ENCODING_MAPPING if type(made) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
-    model = _build(folder, encoders[type(made)], made, dtype)
-    for module in model.modules() if shared else ():
-        if isinstance(getattr(module, "dropout", None), float):  # T5's attention; the others are nn.Dropout
-            module.dropout = 0.0  # type: ignore[assignment]
-    return model, note
+    off = f"; attention dropout 0 (the checkpoint says {stated:g})" if stated else ""
+    return made, f"hidden dropout {hidden:g}, drawn by text{off}"
 
 
-def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> tuple[Any, list[str]]:
+    """The model, and the names of the weights that the folder lacks."""
     weights = read_weights(folder)
     attention = "sdpa" if cls._supports_sdpa else "eager"
     try:
@@ -126,17 +190,14 @@ def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> PreTraine
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise ArtefactError(f"the weights do not fit config.json ({reason})", where=folder) from error
-    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
-    if missing or report["mismatched_keys"]:
-        first = ", ".join([*missing, *map(str, report["mismatched_keys"])][:3])
+    _refuse(folder, list(map(str, report["mismatched_keys"])))
+    return model, sorted(report["missing_keys"])
+
+
+def _refuse(folder: Path, lacking: list[str]) -> None:
+    if lacking:
         fix = "give the folder of the whole model: an encoder, not an adapter or another architecture"
-        raise ArtefactError(f"the weights lack or misshape {first}", where=folder, fix=fix)
-    if len(missing) < len(report["missing_keys"]):
-        model.pooler = None  # it would hold random numbers; vectors never pass through it
-    for name, parameter in model.named_parameters():
-        if name.startswith("pooler."):
-            parameter.requires_grad_(False)
-    return model.eval()
+        raise ArtefactError(f"the weights lack or misshape {', '.join(lacking[:3])}", where=folder, fix=fix)
 
 
 @contextmanager

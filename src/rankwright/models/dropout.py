@@ -14,7 +14,7 @@ from contextvars import ContextVar, Token
 from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -100,24 +100,37 @@ class KeyedDropout(nn.Module):
     def extra_repr(self) -> str:
         return f"p={self.p}, number={self.number}"
 
-    def forward(self, x: Float[Tensor, "rows places dim"]) -> Float[Tensor, "rows places dim"]:
+    def forward(self, x: Float[Tensor, "rows *places dim"]) -> Float[Tensor, "rows *places dim"]:
+        """``[rows, dim]`` (a classifier's pooled vectors) is dropped in as the first place of each row."""
         forward = _current.get()
         dropped = round(self.p * _LEVELS)
         if not self.training or forward is None or dropped == 0:
             return x
-        shape = (forward.keys.shape[0], forward.positions.shape[1])
+        keys, positions = forward.keys, forward.positions
+        if x.dim() == 2:
+            keys, positions, x = keys[:, :1], positions[:, :1], x[:, None]
+            return self._dropped(x, keys, positions, forward, dropped)[:, 0]
+        return self._dropped(x, keys, positions, forward, dropped)
+
+    def _dropped(
+        self,
+        x: Float[Tensor, "rows places dim"],
+        keys: Int[Tensor, " rows #places"],
+        positions: Int[Tensor, "#rows places"],
+        forward: _Forward,
+        dropped: int,
+    ) -> Float[Tensor, "rows places dim"]:
+        shape = (keys.shape[0], positions.shape[1])
         assert (*shape, x.shape[-1]) == x.shape, f"dropout met a tensor {tuple(x.shape)}, expected {shape} + dim"
         use = forward.uses.get(self.number, 0)
         forward.uses[self.number] = use + 1
-        return x * self._kept(forward, use, x.shape[2], dropped) * (_LEVELS / (_LEVELS - dropped))
-
-    def _kept(self, forward: _Forward, use: int, dim: int, dropped: int) -> Bool[Tensor, "rows places dim"]:
         stream = _signed(_GOLDEN * (1 + self.number + (use << 32)))
-        seeds = _mix_(_mix_(forward.keys + stream) ^ stream)  # a stream of words per text and module
-        width = -(-dim // _LANES)
-        words = torch.arange(width, device=seeds.device) + forward.positions[..., None] * width
+        seeds = _mix_(_mix_(keys + stream) ^ stream)  # a stream of words per text and module
+        width = -(-x.shape[2] // _LANES)
+        words = torch.arange(width, device=seeds.device) + positions[..., None] * width
         bits = _mix_(seeds[..., None] + words.mul_(_signed(_GOLDEN))).view(torch.int16)
-        return (bits >= dropped - _LEVELS // 2)[..., :dim]
+        kept = (bits >= dropped - _LEVELS // 2)[..., : x.shape[2]]
+        return x * kept * (_LEVELS / (_LEVELS - dropped))
 
 
 def use_keyed_dropout(model: nn.Module) -> None:

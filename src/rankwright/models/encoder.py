@@ -104,16 +104,21 @@ class Encoder(nn.Module):
 
     def fingerprint(self) -> str:
         """A content hash of the weights and of everything else that shapes the pooled vectors."""
-        content = xxhash.xxh3_128()
         state = self.weights() | {f"heads.{name}": tensor for name, tensor in self.heads.state_dict().items()}
-        for name, tensor in sorted(state.items()):
-            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
         shape = {
-            "weights": content.hexdigest(),
+            "weights": content_of(state),
             "config": self.config,
             "pooling": [self.pooling, self.include_prompt],
             "heads": [head.activation for head in self.projections],
             "dims": self.dims,
         }
         return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+
+
+def content_of(state: dict[str, Tensor]) -> str:
+    """A hash of named tensors."""
+    content = xxhash.xxh3_128()
+    for name, tensor in sorted(state.items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return content.hexdigest()

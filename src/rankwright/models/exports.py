@@ -14,6 +14,7 @@ import torch
 from .. import storage
 from ..errors import ArtefactError, UsageError
 from ..types import Side
+from .cross_ranker import CrossRanker
 from .dense_ranker import DenseRanker
 from .folders import read_folder
 from .loading import load
@@ -24,10 +25,10 @@ _TOLERANCE = 1e-5  # of float32 arithmetic in another order, relative to the lar
 
 @dataclass(frozen=True)
 class Check:
-    """What one other reader made of one side: the largest difference, relative to the largest value."""
+    """What one other reader made of one side, or of pairs: the largest difference, relative to the largest value."""
 
     reader: str
-    side: Side
+    side: Side | Literal["pair"]
     difference: float | None
     verdict: Literal["equal", "differs", "not installed"]
 
@@ -50,8 +51,13 @@ def export(ranker: Ranker, out: Path) -> Path:
 
 
 def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
-    """Encode `texts` here, in sentence-transformers and (dense) in plain transformers, on both sides, and compare."""
+    """Encode `texts` here, in sentence-transformers and (dense) in plain transformers, on both sides, and compare.
+
+    A cross-encoder scores each text with the next one.
+    """
     ranker = load(folder)
+    if ranker.pairing is not None:
+        return _pair_checks(folder, ranker, texts)
     one = ranker.vectors_per_text == "one"
     readers = _READERS if one else _LATE_READERS
     checks = []
@@ -73,6 +79,45 @@ def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
             difference = float(np.abs(ours - theirs).max() / max(np.abs(ours).max(), 1e-30)) if same else float("inf")
             checks.append(Check(reader, side, difference, "equal" if difference <= _TOLERANCE else "differs"))
     return checks
+
+
+def _pair_checks(folder: Path, ranker: Ranker, texts: Sequence[str]) -> list[Check]:
+    pairs = list(zip(texts, [*texts[1:], texts[0]]))
+    assert isinstance(ranker, CrossRanker)
+    if ranker.asking is not None:
+        what = "how a language model is asked is known to rankwright alone: no other reader to compare with"
+        raise UsageError(what, fix="leave --verify out")
+    with torch.inference_mode():
+        sides: list[Side] = ["query", "doc"]
+        joined = ranker.pairing(*(ranker.tokenize(part, side) for part, side in zip(zip(*pairs), sides)))
+        ours = ranker.represent(joined, "doc").values.flatten().double().numpy()
+    checks = []
+    for package, score in _PAIR_READERS.items():
+        try:
+            reader = f"{package} {version(package)}"
+        except PackageNotFoundError:
+            checks.append(Check(package, "pair", None, "not installed"))
+            continue
+        difference = float(np.abs(ours - score(folder, pairs)).max() / max(np.abs(ours).max(), 1e-30))
+        checks.append(Check(reader, "pair", difference, "equal" if difference <= _TOLERANCE else "differs"))
+    return checks
+
+
+def _scored_by_sentence_transformers(folder: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
+    from sentence_transformers import CrossEncoder
+
+    model = CrossEncoder(str(folder), device="cpu", local_files_only=True)
+    return np.asarray(model.predict(pairs, show_progress_bar=False, batch_size=1), dtype=np.float64)
+
+
+def _scored_by_transformers(folder: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(str(folder), local_files_only=True).eval()
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    with torch.inference_mode():
+        rows = [tokenizer(*pair, truncation="longest_first", return_tensors="pt") for pair in pairs]
+        return np.array([float(model(**row).logits[0, 0]) for row in rows])
 
 
 def _by_sentence_transformers(folder: Path, texts: list[str], ranker: Ranker, side: Side) -> np.ndarray:
@@ -121,3 +166,4 @@ def _by_transformers(folder: Path, texts: list[str], ranker: Ranker, side: Side)
 
 _READERS = {"sentence-transformers": _by_sentence_transformers, "transformers": _by_transformers}
 _LATE_READERS = {"sentence-transformers": _by_multi_vector_encoder}
+_PAIR_READERS = {"sentence-transformers": _scored_by_sentence_transformers, "transformers": _scored_by_transformers}

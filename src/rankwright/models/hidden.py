@@ -34,20 +34,32 @@ def _packed(backbone: PreTrainedModel, texts: Texts, packing: Packing) -> Float[
     ids = texts.values.to(torch.int64)
     keys = None if texts.keys is None else torch.repeat_interleave(texts.keys, packing.lengths)[None]
     with drawing(keys, packing.places[None]):
-        positions = _positions(backbone, ids, packing)[None]
-        made = backbone(input_ids=ids[None], position_ids=positions, packing=packing, return_dict=True)
+        given = {"input_ids": ids[None], "position_ids": _positions(backbone, ids, packing)[None]}
+        if texts.second is not None:
+            segments = packing.places >= torch.repeat_interleave(texts.second, packing.lengths)
+            given["token_type_ids"] = segments.to(torch.int64)[None]
+        made = backbone(**given, packing=packing, return_dict=True)
     return made.last_hidden_state[0]
 
 
 def _padded(backbone: PreTrainedModel, texts: Texts, packing: Packing) -> Float[Tensor, "tokens dim"]:
+    return padded_outputs(backbone, texts, packing).last_hidden_state[packing.real]
+
+
+def padded_outputs(backbone: PreTrainedModel, texts: Texts, packing: Packing) -> Any:
+    """What transformers' own forward pass over a padded matrix gives; with ``texts.keys``, under their dropout."""
     real = packing.real
     ids = torch.full(real.shape, backbone.config.pad_token_id or 0, dtype=torch.int64, device=real.device)
     ids.masked_scatter_(real, texts.values.to(torch.int64))
     whole = len(texts.values) == ids.numel() and packing.seen is None
     mask = None if whole else packing.visible.long()  # no padding: torch's fastest attention
     keys = None if texts.keys is None else texts.keys[:, None]
+    given = {"input_ids": ids, "attention_mask": mask}
+    if texts.second is not None:
+        places = torch.arange(packing.longest, device=real.device)
+        given["token_type_ids"] = (real & (places >= texts.second[:, None])).to(torch.int64)
     with drawing(keys, torch.arange(packing.longest, device=real.device)[None]):
-        return backbone(input_ids=ids, attention_mask=mask, return_dict=True).last_hidden_state[real]
+        return backbone(**given, return_dict=True)
 
 
 def _positions(backbone: PreTrainedModel, ids: Int[Tensor, " tokens"], packing: Packing) -> Int[Tensor, " tokens"]:

@@ -51,18 +51,29 @@ class LateFolder:
     template: str | None = None
 
 
-def kind_of(folder: Path) -> Literal["Dense", "Late"]:
+def kind_of(folder: Path) -> Literal["Cross", "Dense", "Late"]:
     """Which kind of ranker the folder states; a plain checkpoint is read as Dense.
 
     Raises:
         ArtefactError: its files cannot be read.
     """
     if (folder / SETTINGS).is_file():
-        return "Late" if json_object(folder / SETTINGS).get("kind") == "Late" else "Dense"
+        kind = json_object(folder / SETTINGS).get("kind")
+        return kind if kind in ("Cross", "Late") else "Dense"
     general = json_object(folder / GENERAL, optional=True)
     if general.get("model_type") in _KINDS or any(name in general for name in _PYLATE_KEYS):
         return "Late"
+    if general.get("model_type") == "CrossEncoder" or _classifies(folder):
+        return "Cross"
     return "Late" if _is_stanford(folder) else "Dense"
+
+
+def _classifies(folder: Path) -> bool:
+    """Whether it is a plain checkpoint with a classification head."""
+    if (folder / "modules.json").is_file() or not (folder / "config.json").is_file():
+        return False
+    names = json_object(folder / "config.json").get("architectures") or [""]
+    return isinstance(names, list) and str(names[0]).endswith("ForSequenceClassification")
 
 
 def read_late(folder: Path) -> LateFolder:
@@ -71,7 +82,7 @@ def read_late(folder: Path) -> LateFolder:
     Raises:
         ArtefactError: files missing or malformed, custom code, modules or settings that are not read here.
     """
-    if kind_of(folder) == "Dense":
+    if kind_of(folder) != "Late":
         dense = read_folder(folder)
         return LateFolder(dense.path, dense.config, lower_case=dense.lower_case)
     settings = read_settings(folder, "Late")

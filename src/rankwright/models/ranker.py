@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -48,8 +48,16 @@ class Ranker(torch.nn.Module, ABC):
 
     @property
     @abstractmethod
-    def vectors_per_text(self) -> Literal["one", "many"]:
-        """Whether a text's representation is one vector or one per token: how it is stored and searched."""
+    def vectors_per_text(self) -> Literal["one", "many", "none"]:
+        """Whether a text's representation is one vector or one per token: how it is stored and searched.
+
+        ``none``: a cross-encoder, which scores pairs and cannot search.
+        """
+
+    @property
+    def pairing(self) -> Callable[[Texts, Texts], Texts] | None:
+        """Joins queries and documents row by row into the texts that `represent` scores; None: it takes them apart."""
+        return None
 
     @property
     def device(self) -> torch.device:

@@ -50,13 +50,14 @@ class TextTokenizer:
         self.mask: int | None = whole.mask_token_id
         self.filler: int = whole.eos_token_id if whole.eos_token_id is not None else self.pad
         self.max_length = int(whole.model_max_length) if whole.model_max_length < _UNLIMITED else None
-        self._direction: str = whole.truncation_side
+        self.direction: str = whole.truncation_side
+        self.segments = "token_type_ids" in whole.model_input_names
         self._special = frozenset(whole.all_special_ids)
 
     def cut(self, length: int) -> tokenizers.Tokenizer:
         """The tokenizer that keeps at most `length` tokens, special ones included."""
         made = tokenizers.Tokenizer.from_str(self._base.to_str())
-        made.enable_truncation(length, direction=self._direction)
+        made.enable_truncation(length, direction=self.direction)
         return made
 
     def __len__(self) -> int:
@@ -89,10 +90,31 @@ class TextTokenizer:
         ids = self._base.encode(prompt).ids
         return len(ids) - (bool(ids) and ids[-1] in self._special)
 
-    def encode(self, cutter: tokenizers.Tokenizer, texts: Sequence[str], prompt: str) -> Texts:
-        """Ragged ids; a text without any token becomes one end (or padding) token, so that it has a vector."""
+    def plain(self, text: str) -> list[int]:
+        """The text's own tokens, without special ones."""
+        return self._base.encode(text, add_special_tokens=False).ids
+
+    def whole(self) -> bytes:
+        """A tokenizer.json that lower-cases by itself where this tokenizer does."""
+        return self._base.to_str(pretty=True).encode()
+
+    def pair_pattern(self) -> tuple[list[int], list[int], list[int]]:
+        """The special tokens before, between and behind the two texts of a pair."""
+        made = self._base.encode("a", "b")
+        of = made.sequence_ids
+        begin, end = ([at for at, one in enumerate(of) if one == side] for side in (0, 1))
+        return made.ids[: begin[0]], made.ids[begin[-1] + 1 : end[0]], made.ids[end[-1] + 1 :]
+
+    def encode(self, cutter: tokenizers.Tokenizer, texts: Sequence[str], prompt: str, *, special: bool = True) -> Texts:
+        """Ragged ids; a text without any token becomes one end (or padding) token, so that it has a vector.
+
+        Args:
+            special: with the tokenizer's special tokens; without, a text may have no token at all.
+        """
+        filler = [self.filler] if special else []
         try:
-            rows = [encoding.ids or [self.filler] for encoding in cutter.encode_batch_fast([prompt + t for t in texts])]
+            made = cutter.encode_batch_fast([prompt + t for t in texts], add_special_tokens=special)
+            rows = [encoding.ids or filler for encoding in made]
         except (TypeError, UnicodeEncodeError):
             bad = next((i for i, t in enumerate(texts) if not isinstance(t, str) or _has_surrogate(t)), 0)
             raise DataError(

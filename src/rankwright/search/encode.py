@@ -107,7 +107,7 @@ def encode(
     """
     from ..models.precision import chosen
 
-    doc_ids = _checked_ids(ids, tokens, dtype, shard_rows)
+    doc_ids = _checked_ids(ranker, ids, tokens, dtype, shard_rows)
     arithmetic = chosen(precision, device)
     many = ranker.vectors_per_text == "many"
     kind, opened = (MANY, TokenVectors.open) if many else ("vectors", Vectors.open)
@@ -120,7 +120,7 @@ def encode(
     meta: dict[str, Any] = {"rows": len(doc_ids), "dtype": dtype, "shard_rows": shard_rows, "side": side}
     meta["precision"] = arithmetic
     work = _Shards(doc_ids, shard_rows, tokens, tokens_per_batch, dtype, folder, many)
-    with _encoder(ranker, side, device=device, workers=workers, precision=arithmetic) as run, ExitStack() as stack:
+    with encoder(ranker, side, device=device, workers=workers, precision=arithmetic) as run, ExitStack() as stack:
         if team.rank:
             work.help(team, run)
         else:
@@ -211,11 +211,11 @@ def embed(
     precision: Precision = "float32",
 ) -> Vectors | TokenVectors:
     """The vectors that `encode` would write, kept in memory: for queries and for small corpora."""
-    doc_ids = _checked_ids(ids, tokens, "float32", 1)
+    doc_ids = _checked_ids(ranker, ids, tokens, "float32", 1)
     title = "encode queries" if side == "query" else "encode docs"
     with (
         progress(title, len(doc_ids), title.removeprefix("encode ")) as bar,
-        _encoder(ranker, side, device=device, workers=workers, precision=precision) as run,
+        encoder(ranker, side, device=device, workers=workers, precision=precision) as run,
     ):
         values, lengths = run(tokens, np.arange(len(doc_ids)), tokens_per_batch, bar)
     many = ranker.vectors_per_text == "many"
@@ -233,7 +233,10 @@ def micro_batches(lengths: Int[np.ndarray, " rows"], tokens_per_batch: int) -> l
     return batches
 
 
-def _checked_ids(ids: Sequence[str], tokens: TokenRows, dtype: str, shard_rows: int) -> DocIds:
+def _checked_ids(ranker: Ranker, ids: Sequence[str], tokens: TokenRows, dtype: str, shard_rows: int) -> DocIds:
+    if ranker.vectors_per_text == "none":
+        fix = "re-rank a first stage's run with it: `rankwright rerank`"
+        raise UsageError("a cross-encoder reads pairs: it has no vectors to search", fix=fix)
     if len(ids) != len(tokens):
         raise UsageError(f"{len(ids)} ids for {len(tokens)} tokenised texts", fix="pass one id per row")
     if len(ids) == 0:
@@ -250,7 +253,7 @@ _Run = Callable[[TokenRows, np.ndarray, int, Progress], _Ragged]
 
 
 @contextmanager
-def _encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None, precision: Precision) -> Iterator[_Run]:
+def encoder(ranker: Ranker, side: Side, *, device: str, workers: int | None, precision: Precision) -> Iterator[_Run]:
     """A function that represents rows of a token store on a pool of threads; the ranker is in eval mode meanwhile."""
     import torch
 

@@ -73,7 +73,7 @@ def _plain(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """Loss and gradient by one forward and one backward over the whole batch."""
     query_keys = dropout_keys(batch.query_ids, "query", seed=seed, step=0)
-    doc_keys = dropout_keys(batch.doc_ids, "doc", seed=seed, step=0)
+    doc_keys = dropout_keys(batch.doc_names, "doc", seed=seed, step=0)
     queries = ranker.represent(batch.queries.with_keys(query_keys).to(device), "query")
     docs = ranker.represent(batch.docs.with_keys(doc_keys).to(device), "doc")
     scores = scores_at(ranker, queries, docs, objective.widths)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from ..errors import RecipeError
 from ..losses import Loss, MarginMSE, Regulariser
@@ -141,10 +141,14 @@ class Objective:
         import torch
 
         told: list[Float[Tensor, "q m"] | None] = [None] * len(self._losses)
+        place: dict[str, int] = {}  # a document that several processes or pairs hold is asked about once
+        column = np.array([place.setdefault(name, len(place)) for name in batch.doc_ids], np.int64)
         for at, teacher in enumerate(self._teachers):
             if teacher is not None:
-                wanted = _listed(batch, first_doc) if self._losses[at][1].against == "own" else None
-                told[at] = torch.from_numpy(teacher.score(batch.query_ids, batch.doc_ids, wanted=wanted))
+                own = self._losses[at][1].against == "own"
+                wanted = _listed(batch, column[first_doc:], len(place)) if own else None
+                scores = teacher.score(batch.query_ids, list(place), wanted=wanted)
+                told[at] = torch.from_numpy(scores[:, column])
         return tuple(told)
 
     def missing(self, pools: Pools) -> int:
@@ -197,11 +201,13 @@ def _chunks(pools: Pools) -> list[slice]:
     return [slice(begin, min(begin + rows, n)) for begin in range(0, n, rows)]
 
 
-def _listed(batch: Batch, first_doc: int) -> Bool[np.ndarray, "q m"]:
-    """Which pairs of the batch's queries and documents stand in a list; of a repeated document the first column."""
-    first: dict[str, int] = {}
-    column = np.array([first.setdefault(name, i) for i, name in enumerate(batch.doc_ids)], np.int64)
-    listed = np.zeros((len(batch.query_ids), len(batch.doc_ids)), bool)
+def _listed(batch: Batch, column: Int[np.ndarray, " own"], columns: int) -> Bool[np.ndarray, "q m"]:
+    """Which pairs of the batch's queries and different documents stand in a list.
+
+    Args:
+        column: of each of this process's documents among the different ones.
+    """
+    listed = np.zeros((len(batch.query_ids), columns), bool)
     rows, places = batch.mask.cpu().numpy().nonzero()
-    listed[rows, column[batch.lists.cpu().numpy()[rows, places] + first_doc]] = True
+    listed[rows, column[batch.lists.cpu().numpy()[rows, places]]] = True
     return listed

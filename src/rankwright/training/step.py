@@ -131,7 +131,7 @@ class Step:
     def _attempt(self, batch: Batch, step: int, weight: float, last: bool) -> StepResult:
         first_doc = _first_doc(batch)
         taught = self.objective.taught(batch, first_doc=first_doc)  # at a second try teachers remember
-        own_docs = batch.doc_ids[first_doc : first_doc + len(batch.docs)]
+        own_docs = batch.doc_names[first_doc : first_doc + len(batch.docs)]
         sides: dict[Side, Texts] = {
             "query": batch.queries.with_keys(dropout_keys(batch.query_ids, "query", seed=self.seed, step=step)),
             "doc": batch.docs.with_keys(dropout_keys(own_docs, "doc", seed=self.seed, step=step)),
@@ -214,7 +214,7 @@ class Step:
         aligned, keeping = [], set()
         for at, side in enumerate(sides):
             keeps = [fact[at][0] for fact in facts]
-            text = torch.tensor(next(fact[at][1] for fact in facts if fact[at][1]), dtype=torch.int64)
+            text = torch.tensor(next((fact[at][1] for fact in facts if fact[at][1]), []), dtype=torch.int64)
             offsets, key = torch.tensor([0, len(text)]), torch.zeros(1, dtype=torch.int64)
             self._examples[side] = Texts(text, offsets, key).to(self.device)
             for place in range(max(map(len, keeps))):
@@ -357,7 +357,7 @@ def _hand_back(everyone: Reps, own: Reps, counts: list[int]) -> None:
 def _columns(batch: Batch, counts: list[int]) -> tuple[Int[Tensor, "q n"], Int[Tensor, " absent"]]:
     """Lists as columns of the gathered documents, and the columns that repeat a document of an earlier rank."""
     first: dict[str, int] = {}
-    canonical = torch.tensor([first.setdefault(name, i) for i, name in enumerate(batch.doc_ids)], dtype=torch.int64)
+    canonical = torch.tensor([first.setdefault(name, i) for i, name in enumerate(batch.doc_names)], dtype=torch.int64)
     absent = (canonical != torch.arange(len(canonical))).nonzero().squeeze(-1)
     lists = canonical[batch.lists + sum(counts[: distributed.rank()])] if len(canonical) else batch.lists
     return lists, absent

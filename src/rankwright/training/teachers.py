@@ -19,6 +19,7 @@ else:
     Ranker = Any  # a teacher is told apart before torch is needed
 
 _TOKENS = 4096  # of one micro-batch
+_PAIRS = 4096  # that a cross-encoder reads, sorted by length together
 _SCORES = 4 << 20  # pairs compared at a time
 
 
@@ -51,9 +52,13 @@ class Live(Teacher):
         values = self._store.get(keys.reshape(-1, 2)).reshape(len(queries), len(docs))
         missing = np.isnan(values) if wanted is None else np.isnan(values) & wanted
         if missing.any():
-            rows, columns = np.flatnonzero(missing.any(1)), np.flatnonzero(missing.any(0))
-            made = self._made(_taken(asked, rows), _taken(known, columns))
-            values[missing] = made[missing[np.ix_(rows, columns)]]
+            if self._ranker.pairing is not None:
+                rows, columns = missing.nonzero()
+                values[missing] = self._of_pairs(self._ranker.pairing, _taken(asked, rows), _taken(known, columns))
+            else:
+                rows, columns = np.flatnonzero(missing.any(1)), np.flatnonzero(missing.any(0))
+                made = self._made(_taken(asked, rows), _taken(known, columns))
+                values[missing] = made[missing[np.ix_(rows, columns)]]
             if not np.isfinite(values[missing]).all():
                 raise NonFiniteError("a teacher's score is NaN or infinite", fix="check the teacher's model folder")
             self._store.add(keys[missing], values[missing])
@@ -71,6 +76,20 @@ class Live(Teacher):
                 for i in range(0, len(queries), rows)
             ]
             return torch.cat(parts).double().cpu().numpy()
+
+    def _of_pairs(
+        self, join: Callable[[Texts, Texts], Texts], queries: Texts, docs: Texts
+    ) -> Float64[np.ndarray, " pairs"]:
+        """A cross-encoder's scores, a few thousand pairs at a time: longer ones with longer ones."""
+        import torch
+
+        scores = np.empty(len(docs))
+        with torch.no_grad():
+            for begin in range(0, len(docs), _PAIRS):
+                rows = np.arange(begin, min(begin + _PAIRS, len(docs)))
+                reps = self._represented(join(_taken(queries, rows), _taken(docs, rows)), "doc")
+                scores[rows] = reps.values[:, 0, 0].double().cpu().numpy()
+        return scores
 
     def _represented(self, texts: Texts, side: Side) -> Reps:
         from .micro import assemble, micro_batches

@@ -6,9 +6,9 @@ from .judging import evaluate, fuse
 from .looking import check_gradients, doctor, export, schema, show
 from .recipes import quickstart, report, run, train
 from .scoring import score
-from .searching import encode, index, mine, search
+from .searching import encode, index, mine, rerank, search
 
 __all__ = [
     "check_gradients", "convert", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine",
-    "quickstart", "report", "run", "schema", "score", "search", "show", "topics", "train",
+    "quickstart", "report", "rerank", "run", "schema", "score", "search", "show", "topics", "train",
 ]  # fmt: skip

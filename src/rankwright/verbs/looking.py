@@ -128,9 +128,11 @@ def export(given: Namespace) -> None:
     else:
         rows = [[c.reader, c.side, "" if c.difference is None else f"{c.difference:.1e}", c.verdict] for c in checks]
         out(table(["read by", "side", "largest difference", "verdict"], rows))
-        out(f"next: {command('encode', folder, 'DATA', '--out', 'vectors')}")
+        pairs = ranker.pairing is not None
+        out(f"next: {command('rerank', 'RUN', 'DATA', '--model', folder, '--out', 'reranked.trec')}" if pairs
+            else f"next: {command('encode', folder, 'DATA', '--out', 'vectors')}")  # fmt: skip
     if any(check.verdict == "differs" for check in checks):
-        raise ArtefactError("another library reads other vectors from this folder", where=folder)
+        raise ArtefactError("another library computes other numbers from this folder", where=folder)
 
 
 _SAMPLE = [

@@ -10,6 +10,7 @@ from .. import api, assemble, recipe
 from ..console import out, out_json
 from ..data import Dataset, Reading, Supervision
 from ..errors import UsageError
+from ..models import Cross
 from ..outputs import command
 from ..plan import Recipe
 from ..progress import quiet
@@ -52,6 +53,8 @@ def train(given: Namespace) -> None:
     if given.json:
         return out_json({"model": str(model), "folder": str(pipeline.folder)})
     out(f"model: {model}")
+    if isinstance(plan.model, Cross):
+        return out(f"next:  {command('rerank', 'RUN', 'DATA', '--model', model, '--out', 'reranked.trec')}")
     out(f"next:  rankwright encode {model} DATA --out vectors")
 
 

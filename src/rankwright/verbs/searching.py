@@ -1,7 +1,8 @@
-"""Verbs from a corpus to runs and negatives: encode, index, search, mine."""
+"""Verbs from a corpus to runs and negatives: encode, index, search, rerank, mine."""
 
 from __future__ import annotations
 
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,25 @@ def search(given: Namespace) -> None:
     split = given.split or ("test" if "test" in dataset.files else next(iter(dataset.files), None))
     if split is not None:
         out(f"next: {command('evaluate', given.out, '--qrels', dataset.files[split])}")
+
+
+def rerank(given: Namespace) -> None:
+    from ..models import load
+
+    path, dataset, device = new_file(given.out), _open(given), assemble.pick_device(given.device)
+    first, precision = read_run(Path(given.run), dataset.reading), assemble.pick_precision(given.precision, device)
+    ranker, work = load(given.model, device=device), _workplace(given, dataset) / "scores"
+    began = time.perf_counter()
+    found = assemble.rerank_run(
+        ranker, dataset, first, depth=given.depth, device=device, precision=precision,
+        tail="keep" if given.keep_tail else "drop", folder=work,
+    )  # fmt: skip
+    speed = f"{1000 * (time.perf_counter() - began) / max(1, len(found.queries)):,.1f} ms a query"
+    write_run(path, found, tag="rerank")
+    storage.remove_folder(work)
+    out(f"run:  {given.out}  ({len(found.queries):,} queries, {len(found):,} documents, {speed})")
+    qrels = dataset.files.get("test") or next(iter(dataset.files.values()), "QRELS")
+    out(f"next: {command('evaluate', given.run, given.out, '--qrels', qrels)}")
 
 
 def mine(given: Namespace) -> None:

@@ -198,6 +198,10 @@ def _converting(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--split", default="train", help="of judgements whose file names none")
     verb.add_argument("--corpus", help="documents by id, where the source names ids only")
     verb.add_argument("--queries", help="queries by id, likewise")
+    verb.add_argument("--permutations", help="RankGPT: the list of answers (default: the JSON file beside the queries)")
+    verb.add_argument("--repair", action="store_true", help="RankGPT: complete answers that are no permutation")
+    verb.add_argument("--validation", type=float, metavar="PART", help="of the queries, set aside; e.g. 0.01")
+    verb.add_argument("--seed", type=int, default=42, help="of --validation")
     _common(verb, "json", "lenient")
 
 

@@ -352,6 +352,10 @@ class Pipeline:
         say(f"{len(loader.supervision):,} queries, {ranker.training_note}")
         if loader.supervision.dropped:
             say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
+        if loader.supervision.outside:
+            say(
+                f"{loader.supervision.outside:,} relevant documents are not in the rankings: they are learned as judged"
+            )
         with teaching.teachers(stage.objective, mixture, reading=self.reading, device=self.device) as taught:
             train_stage(
                 ranker, loader, Objective(stage.objective, taught), settings=stage.train, folder=folder,

@@ -248,6 +248,7 @@ def test_a_positive_outside_the_depth_is_kept_as_judged_and_never_a_false_label(
         "b": {"b-1": 0, "b-2": 0, "b-3": 0, "b-4": 0, "b-7": 1},
         "c": {"c-0": 1, "c-1": 0, "c-2": 0, "c-3": 0, "c-4": 0},
     }
+    assert found.outside == 2
 
 
 def test_a_query_without_any_positive_is_left_out_and_counted(retrieved) -> None:

@@ -145,8 +145,9 @@ class Mixture:
         )  # fmt: skip
         keep = source.keep
         return Supply(
-            named, keep.fixed(table) if keep else None, draw=keep.random if keep else None, graded=source.graded
-        )
+            named, keep.fixed(table) if keep else None, draw=keep.random if keep else None, graded=source.graded,
+            ranked=source.ranked,
+        )  # fmt: skip
 
     def check(self, table: Qrels) -> None:
         """That every id of a merged table stands for one text.

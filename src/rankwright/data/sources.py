@@ -34,6 +34,7 @@ class Source(ABC):
         queries: its queries alone that a file names, or this part of them.
         keep: which documents of each query may be chosen.
         graded: whether a target of 0 or below means not relevant.
+        ranked: whether its rows are what a system found, so that a relevant document may be missing there.
     """
 
     dataset: str
@@ -42,6 +43,7 @@ class Source(ABC):
     queries: str | float | None
     keep: Keep | None
     graded: ClassVar[bool] = True
+    ranked: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
@@ -242,6 +244,7 @@ class Ranking(Source):
     keep: Keep | None = None
     namespace: str | None = None
     query_namespace: str | None = None
+    ranked: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self, "run")

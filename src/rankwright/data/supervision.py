@@ -28,12 +28,14 @@ class Supply(NamedTuple):
         kept: the rows that may be chosen (bool [n]); None: all. The others are known, and no more.
         draw: of the kept rows, how many a query may choose from in one epoch; None: all.
         graded: whether a target of 0 or below means not relevant.
+        ranked: whether its rows are what a system found.
     """
 
     table: Qrels
     kept: np.ndarray | None = None
     draw: int | None = None
     graded: bool = True
+    ranked: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,14 @@ class Supervision:
         dropped: queries left out because no document of theirs that may be chosen has a target above 0.
         always: the rows of `table` that may be chosen in every epoch (bool [n]); None: all.
         draws: the rows that may be chosen in the epochs that draw them.
+        outside: relevant documents that no ranking names, where there are rankings: they are learned as judged.
     """
 
     table: Qrels
     dropped: int
     always: np.ndarray | None = None
     draws: tuple[Draw, ...] = ()
+    outside: int = 0
 
     @classmethod
     def open(cls, mixture: Mixture, sources: Sequence[Source], *, reading: Reading | None = None) -> Supervision:
@@ -110,15 +114,17 @@ class Supervision:
         begins = np.cumsum([0, *(len(supply.table) for supply in supplies)])
         spans = [place[a:b] for a, b in pairwise(begins)]
         chosen = [span if s.kept is None else span[s.kept] for span, s in zip(spans, supplies)]
-        always, possible, ungraded = (np.zeros(len(values), bool) for _ in range(3))
+        always, possible, ungraded, found = (np.zeros(len(values), bool) for _ in range(4))
         for span, own, supply in zip(spans, chosen, supplies):
             possible[own] = True
             ungraded[span] = not supply.graded
+            found[span] |= supply.ranked
             if supply.draw is None:
                 always[own] = True
 
         useful = np.bincount(rows[possible & ((values > 0) | ungraded)], minlength=len(queries)) > 0
         kept = useful[rows]
+        outside = int((kept & (values > 0) & ~found).sum()) if any(supply.ranked for supply in supplies) else 0
         used_docs, cols = np.unique(cols[kept], return_inverse=True)
         merged = Qrels(
             tuple(picked(queries, np.flatnonzero(useful))),
@@ -135,7 +141,8 @@ class Supervision:
                 sizes = np.bincount(query_now[rows[own]], minlength=len(merged.queries))
                 draws.append(Draw(number, supply.draw, _offsets(sizes), row_now[own]))
         whole = bool(always[kept].all())
-        return cls(merged, int(np.sum(~useful)), None if whole else always[kept], () if whole else tuple(draws))
+        always = None if whole else always[kept]
+        return cls(merged, int(np.sum(~useful)), always, () if whole else tuple(draws), outside)
 
     def __len__(self) -> int:
         """How many queries."""

@@ -128,7 +128,8 @@ def read(
         beside = path.is_dir() or role in reader.separate  # what lies in a folder belongs to it
         files = [Path(given)] if given else text_files(path, role) if beside else []
         if role in reader.separate and not files:
-            what = f"{reader.name} names the {'documents' if role == 'corpus' else role} by id, and no {role} file is there"
+            texts = "documents" if role == "corpus" else role
+            what = f"{reader.name} names the {texts} by id, and no {role} file is there"
             raise DataError(what, where=path, fix=f"give it: --{role} FILE (JSON lines, TSV or Parquet)")
         for file in files:
             yield from read_text_file(file, role, reading)

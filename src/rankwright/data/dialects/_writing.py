@@ -38,7 +38,7 @@ class Collection:
 
     @classmethod
     def open(cls, folder: str | Path, reading: Reading, *, cache: Path | None = None) -> Collection:
-        """A data set, with the teacher's scores (``scores.tsv`` or a run) and the ranking beside it if there are any."""
+        """A data set, with the teacher's scores (``scores.tsv`` or a run) and the ranking that lie beside it."""
         dataset = Dataset.open(folder, reading=reading, cache=cache)
         scores = ranking = None
         for name in (TREC_SCORES, SCORES):

@@ -49,15 +49,15 @@ class RankGPT(Dialect):
         file = found[0]
         answers = self.permutations or _beside(file)
         pairs = zip_longest(_records(file, reading), read_json_strings(answers, reading))
-        for queries, pair in enumerate(pairs):
-            record, answer = pair
+        for queries, (record, answer) in enumerate(pairs):
             if record is None or answer is None:
                 here, there = ("queries", "permutations") if answer is None else ("permutations", "queries")
                 what = f"there are more {here} than {there}, of which there are {queries:,}; one belongs to one"
                 fix = "check that the two files belong together"
                 raise DataError(what, where=file if answer is None else answers, fix=fix)
-            if record[1] is not None:
-                yield from self._query(Record(record[1], record[0], reading), f"{answers}:{answer[0]}", answer[1])
+            (where, fields), (line, text) = record, answer
+            if fields is not None:
+                yield from self._query(Record(fields, where, reading), f"{answers}:{line}", text)
 
     def _query(self, record: Record, place: str, answer: str | None) -> Stream:
         passages = _by_rank([p for p in record.list("retrieved_passages") if _is_object(p, record)])

@@ -33,7 +33,7 @@ WITHIN_BASE = {
     "storage": {"errors", "artefacts", "_files"},
 }
 LOWER = {"data", "models", "losses", "evaluation"}
-UPPER = {"training", "search"}
+UPPER = {"training", "search", "llm"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
     {"console", "ledger", "outputs", "plan", "translation"},
@@ -376,6 +376,7 @@ LIGHT = [
     "search",
     "evaluation",
     "training",
+    "llm",
 ]
 
 

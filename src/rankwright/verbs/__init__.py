@@ -1,5 +1,6 @@
 """What each verb of the command line does; every one ends by saying where its result is and what to run next."""
 
+from .asking import rank
 from .clustering import topics
 from .converting import convert
 from .judging import evaluate, fuse
@@ -10,5 +11,5 @@ from .searching import encode, index, mine, search
 
 __all__ = [
     "check_gradients", "convert", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine",
-    "quickstart", "report", "run", "schema", "score", "search", "show", "topics", "train",
+    "quickstart", "rank", "report", "run", "schema", "score", "search", "show", "topics", "train",
 ]  # fmt: skip

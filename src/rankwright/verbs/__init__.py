@@ -3,13 +3,13 @@
 from .asking import rank
 from .clustering import topics
 from .converting import convert
-from .judging import evaluate, fuse
+from .judging import compare, evaluate, fuse
 from .looking import check_gradients, doctor, export, schema, show
 from .recipes import quickstart, report, run, train
 from .scoring import score
 from .searching import encode, index, mine, search
 
 __all__ = [
-    "check_gradients", "convert", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine",
+    "check_gradients", "compare", "convert", "doctor", "encode", "evaluate", "export", "fuse", "index", "mine",
     "quickstart", "rank", "report", "run", "schema", "score", "search", "show", "topics", "train",
 ]  # fmt: skip

@@ -86,8 +86,8 @@ def _system(name: str, collection: str, scores: Scores, level: float, rounds: in
     return SystemResult(name, collection, "", scores.mean(), intervals, scores.per_query(), note)
 
 
-def write_comparison(folder: Path, found: Compared) -> list[str]:
-    """Fill `folder`: report, tables in LaTeX, all numbers, values per query, a figure for each pair; their names.
+def write_comparison(folder: Path, found: Compared) -> None:
+    """Fill `folder`: report, tables in LaTeX, all numbers, values per query, a figure for each pair.
 
     Figures need matplotlib (extra `plots`); without it they are left out.
     """
@@ -103,7 +103,6 @@ def write_comparison(folder: Path, found: Compared) -> list[str]:
         slug = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:60]
         figure = differences_pdf(values, y_label=f"difference in {measure}")
         storage.write_bytes(folder / f"difference-{number}-{slug}.pdf", figure)
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _per_query(scores: Mapping[str, Scores]) -> str:

@@ -36,7 +36,8 @@ def _text(tables: Sequence[Table]) -> str:
 def _plain(table: Table) -> str:
     def shown(cell: Cell) -> str:
         small = f" ({cell.small})" if cell.small and not cell.small.startswith("[") else f" {cell.small}".rstrip()
-        return clean(cell.text + (f"^{cell.mark}" if cell.mark else "") + small)
+        star = "*" if cell.strong and "Bold" in table.note else ""
+        return clean(cell.text + star + (f"^{cell.mark}" if cell.mark else "") + small)
 
     rows = [list(map(clean, table.columns)), *([shown(cell) for cell in row] for row in table.rows)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(table.columns))]
@@ -46,7 +47,7 @@ def _plain(table: Table) -> str:
         return "  ".join(c.rjust(w) if i in table.numbers else c.ljust(w) for i, (c, w) in places).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
-    parts = [clean(table.title), line(rows[0]), rule, *map(line, rows[1:]), clean(table.note)]
+    parts = [clean(table.title), line(rows[0]), rule, *map(line, rows[1:]), clean(table.note.replace("Bold", "*"))]
     return "\n".join(part for part in parts if part)
 
 

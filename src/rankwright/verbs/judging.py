@@ -68,17 +68,17 @@ def compare(given: Namespace) -> None:
         test="t" if given.test == "t-test" else "randomisation", correction=given.correction, level=given.level,
         rounds=given.rounds, seed=given.seed,
     )  # fmt: skip
-    files: list[str] = []
     if folder is not None:
         with storage.publish(folder, "comparison", meta={"runs": names, "qrels": given.qrels}) as draft:
-            files = write_comparison(draft.path, found)
+            write_comparison(draft.path, found)
     if given.json:
         return out_json(metrics_json(found.scores, found.comparison, per_query=False))
     out(render_tables(found.report, given.format))
     tell = out if given.format == "text" else say  # else stdout is what a file is made of
     _say_dropped(given, dropped, tell)
     if folder is not None:
-        tell(f"\ncomparison: {folder}  ({', '.join(files)})")
+        there = sorted(path.name for path in folder.iterdir() if path.name != storage.MANIFEST)
+        tell(f"\ncomparison: {folder}  ({', '.join(there)})")
         if not available():
             tell("no figures: they need matplotlib (pip install 'rankwright[plots]')")
     if folder is None:

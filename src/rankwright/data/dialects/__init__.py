@@ -181,7 +181,25 @@ def convert(
     elif permutations is not None or repair:
         what = f"--permutations and --repair are for {RankGPT.name}, and {source} is {dialect}"
         raise UsageError(what, fix="leave them out, or check the source")
-    if dialect == BEIR:
+    counts = _written(
+        source, out, to=to, reader=reader, split=split, texts=(corpus, queries), held=held, reading=reading
+    )
+    return Converted(dialect, out, counts)
+
+
+def _written(
+    source: str | Path,
+    out: Path,
+    *,
+    to: str,
+    reader: str | Dialect,
+    split: str,
+    texts: tuple[str | Path | None, str | Path | None],
+    held: HoldOut | None,
+    reading: Reading,
+) -> dict[str, int]:
+    """How much of what was published at `out`."""
+    if reader == BEIR:
         data = Collection.open(source, reading)
         counts = _counts(data)
         with storage.publish(out, "dataset", meta={"source": str(source)}) as draft:
@@ -190,19 +208,19 @@ def convert(
             else:
                 WRITERS[to](data, draft.path)
             draft.meta["counts"] = counts
-        return Converted(dialect, out, counts)
-    stream = read(source, reader, reading, corpus=corpus, queries=queries)
+        return counts
+    stream = read(source, reader, reading, corpus=texts[0], queries=texts[1])
     if to == BEIR:
         with storage.publish(out, "dataset", meta={"source": str(source)}) as draft:
             counts = write_beir(draft.path, stream, source=str(source), split=split, reading=reading, held=held)
             draft.meta["counts"] = counts
-        return Converted(dialect, out, counts)
+        return counts
     with storage.publish(out, "dataset", meta={"source": str(source)}) as draft, _staging(out) as stage:
         with storage.publish(stage / "beir", "dataset") as inner:
             counts = write_beir(inner.path, stream, source=str(source), split=split, reading=reading)
         draft.meta["counts"] = counts
         WRITERS[to](Collection.open(stage / "beir", reading, cache=stage / "cache"), draft.path)
-    return Converted(dialect, out, counts)
+    return counts
 
 
 @contextmanager

@@ -34,12 +34,12 @@ WITHIN_BASE = {
     "storage": {"errors", "artefacts", "_files"},
 }
 LOWER = {"data", "models", "losses", "evaluation"}
-UPPER = {"training", "search"}
+UPPER = {"training", "search", "llm"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
     {"console", "ledger", "outputs", "plan", "translation"},
     {"assemble", "first_stages", "loading", "mining", "naming", "outcome", "pipeline", "teaching"},
-    {"doctor", "reporting"},
+    {"doctor", "reporting", "comparing"},
     {"api"},
     {"verbs"},
     {"cli"},
@@ -377,6 +377,7 @@ LIGHT = [
     "search",
     "evaluation",
     "training",
+    "llm",
 ]
 
 

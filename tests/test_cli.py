@@ -10,7 +10,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -253,7 +257,8 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         (*search, "b.trec", "--k", "2"), ("mine", data, "--bm25", "--out", "n.tsv"),
         ("fuse", "a.trec", "b.trec", "--out", "f.trec"), ("evaluate", "a.trec", "--qrels", test),
         ("score", data, "--model", model, "--pairs", "train", "--out", "scores.trec"),
-        ("evaluate", "a.trec", "b.trec", "--qrels", test),
+        ("evaluate", "a.trec", "b.trec", "--qrels", test), ("compare", "a.trec", "b.trec", "--qrels", test),
+        ("compare", "a.trec", "b.trec", "--qrels", test, "--out", "cmp", "--format", "latex"),
         ("evaluate", "b.trec", "a.trec", "--qrels", test, "--out", "m.json"), ("show", str(recipe)),
         ("show", "runs/tiny"), ("show", "runs/tiny/model"), ("show", "v"), ("show", "bm25"), ("schema",),
         ("doctor", data), ("check-gradients", str(recipe), "--queries", "3"), ("export", model, "--out", "m"),
@@ -261,12 +266,41 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("convert", data, "--to", "tevatron", "--out", "t"),
         ("convert", "t", "--out", "c"),
     )  # fmt: skip
+    with _endpoint() as url:
+        rank = ("rank", "b.trec", data, "--endpoint", url, "--llm", "m", "--out", "p.trec")
+        told_by_all(capsys, *lines, rank)
+    assert {words[0] for words in lines} | {"rank"} >= _verbs() - {"quickstart"}
+
+
+def told_by_all(capsys, *lines: tuple[str, ...]) -> None:
     for words in lines:
         main([*words])
         said = capsys.readouterr()
         told = re.search(r"^(# nothing was done; )?next: +.*(rankwright|in a recipe|yaml)", said.out + said.err, re.M)
         assert told, (words, said)
-    assert {words[0] for words in lines} >= _verbs() - {"quickstart"}
+
+
+@contextmanager
+def _endpoint() -> Iterator[str]:
+    """A language model that likes every order as it is."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            body = json.dumps({"choices": [{"message": {"content": "[1] > [2]"}}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    server.shutdown()
+    server.server_close()
 
 
 def test_every_verb_has_a_function():

@@ -363,9 +363,8 @@ class Pipeline:
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
             rank=distributed.rank(), world=distributed.world(),
         )  # fmt: skip
-        say(f"{len(loader.supervision):,} queries, {ranker.training_note}")
-        if loader.supervision.dropped:
-            say(f"{loader.supervision.dropped:,} queries have no relevant document and are left out")
+        for remark in (f"{len(loader.supervision):,} queries, {ranker.training_note}", *loader.supervision.remarks):
+            say(remark)
         with teaching.teachers(stage.objective, mixture, reading=self.reading, device=self.device) as taught:
             train_stage(
                 ranker, loader, Objective(stage.objective, taught), settings=stage.train, folder=folder,

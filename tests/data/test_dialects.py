@@ -76,6 +76,11 @@ DPR = [
     {"question": "why?", "positive_ctxs": [passage(C, "passage_id")], "negative_ctxs": [], "hard_negative_ctxs": []},
 ]  # fmt: skip
 FLAG = [{"query": "who eats?", "pos": ["Bears eat fish"], "neg": ["a b"]}, {"query": "why?", "pos": ["c"], "neg": []}]
+RANKGPT = [
+    {"query_id": "10", "query": "who eats?", "positive_passages": [passage(A)],
+     "retrieved_passages": [passage(A) | {"rank": 2}, passage(B) | {"rank": 1}]},
+    {"query_id": "11", "query": "why?", "positive_passages": [passage(C)], "retrieved_passages": [passage(C)]},
+]  # fmt: skip
 PAIR_SCORES = {("who eats?", A): 7.5, ("who eats?", B): -2.0, ("why?", C): 1.25}
 CASES = {
     "trove": Case("trove", TEXTS | {"train_qrels.jsonl": jsonl([
@@ -146,6 +151,11 @@ CASES = {
     "matchmaker texts with scores": Case("matchmaker-texts", {"t.tsv": "1.5\t-1\twhy?\tone text\tother text\n"}, "t.tsv",
         {("why?", ("", "one text")): 1.0, ("why?", ("", "other text")): 0.0},
         {("why?", ("", "one text")): 1.5, ("why?", ("", "other text")): -1.0}),
+    "rankgpt": Case("rankgpt", {"m.jsonl": jsonl(RANKGPT), "m-gpt3.5.json": json.dumps(["[2] > [1]", "[1]"])}, "",
+        {("who eats?", A): 1.0, ("why?", C): 1.0}),
+    "rankgpt, one file": Case("rankgpt", {"m.jsonl": jsonl(RANKGPT), "m-gpt3.5.json": '[\n"[1] > [2]",\n "[1]"\n]'}, "m.jsonl",
+        {("who eats?", A): 1.0, ("why?", C): 1.0}),
+    "trec run": Case("run", COLLECTION | {"colbert.run": "10\t0\t1\t1\t7.5\tColBERT\n10 Q0 2 2 -2 ColBERT\n"}, "colbert.run", {}),
 }  # fmt: skip
 
 

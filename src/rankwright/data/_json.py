@@ -110,6 +110,22 @@ def read_json_list(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str
             yield number, record
 
 
+def read_json_strings(path: Path, reading: Reading) -> Iterator[tuple[int, str | None]]:
+    """(line number, text) of every element of a file that is one JSON list of strings; None where lenient skips it.
+
+    Raises:
+        DataError: as `read_json_list`, and for an element that is no string.
+    """
+    parser = JsonParser(reading)
+    for number, element in _elements(path, reading):
+        where = f"{path}:{number}"
+        value = parser.value(element, where)
+        if value is not None and not isinstance(value, str):
+            reading.problem("wrong type", f"not a string: {shown(element)}", where=where, fix="write a list of strings")
+            value = None
+        yield number, value
+
+
 def _elements(path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
     """(line number, text) of what stands between the commas of the outermost list."""
     text, scan, begin, line, depth, ended = "", 0, 0, 1, 0, False  # marks before `scan` are dealt with

@@ -1,8 +1,10 @@
-"""Text files as a stream of decoded lines: plain, gzip or Zstandard, in blocks, in constant memory."""
+"""Text files as a stream of decoded lines: plain, gzip, Zstandard or zip, in blocks, in constant memory."""
 
 from __future__ import annotations
 
 import codecs
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -18,12 +20,13 @@ _CHUNK = 1 << 20
 BOM = b"\xef\xbb\xbf"
 MAX_LINE = 64 << 20  # bytes; a longer line is a file without line ends, not a document
 COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
+PACKED = (*COMPRESSED, ".zip")
 
 
 def kind_of(path: Path) -> str:
     """The suffix that names the format, without the one that names the compression: ``.jsonl`` of ``a.jsonl.gz``."""
     path = Path(path)
-    return Path(path.stem if path.suffix in COMPRESSED else path.name).suffix.lower()
+    return Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
 
 
 @contextmanager
@@ -34,7 +37,7 @@ def input_errors(path: Path, reading: Reading) -> Iterator[None]:
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         reading.problem("missing file", f"cannot be read: {error.strerror}", where=path, fix="check the path")
         raise  # not reached: the policy is an error in both modes
-    except OSError as error:
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         what = f"the file is damaged or cut short ({str(error)[:120]})"
         reading.problem("corrupt file", what, where=path, fix="fetch or make the file again")
         raise
@@ -87,8 +90,22 @@ def _chunks(path: Path, reading: Reading) -> Iterator[bytes]:
             import pyarrow as pa  # its streams notice a cut file, which others read as a shorter one
 
             stream = pa.input_stream(raw, compression=COMPRESSED[path.suffix])
+        elif path.suffix == ".zip":
+            stream = _only_member(raw)
         while chunk := stream.read(_CHUNK):
             yield chunk
+
+
+def _only_member(raw: Any) -> Any:
+    """The one file of a zip archive, opened."""
+    archive = zipfile.ZipFile(raw)
+    files = [item for item in archive.infolist() if not item.is_dir() and not item.filename.startswith("__MACOSX/")]
+    if len(files) != 1:
+        raise zipfile.BadZipFile(f"the archive holds {len(files)} files, one is read")
+    try:
+        return archive.open(files[0])
+    except RuntimeError as error:  # a password, or a compression that Python lacks
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _whole_lines(path: Path, reading: Reading) -> Iterator[tuple[int, bytes]]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ._fields import Seen, check_empty, check_id, check_text, check_title
 from ._json import read_jsonl
-from ._lines import COMPRESSED, input_errors, kind_of, read_lines
+from ._lines import PACKED, input_errors, kind_of, read_lines
 from .policy import Reading, shown
 
 ID_NAMES = ("_id", "id", "docid", "doc_id", "pid", "qid", "query_id")
@@ -144,7 +144,7 @@ def parquet_records(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if path.suffix in COMPRESSED:
+    if path.suffix in PACKED:
         what = f"a Parquet file inside {path.suffix}"
         reading.problem("unknown format", what, where=path, fix="decompress it: Parquet compresses by itself")
     number = 0

@@ -146,8 +146,8 @@ class Mixture:
         )  # fmt: skip
         keep = source.keep
         return Supply(
-            named, keep.fixed(table) if keep else None,
-            draw=keep.random if keep else None, grades=source.grades(table.values),
+            named, keep.fixed(table) if keep else None, draw=keep.random if keep else None,
+            grades=source.grades(table.values), ranked=source.ranked,
         )  # fmt: skip
 
     def check(self, table: Qrels) -> None:

@@ -121,6 +121,7 @@ class Reading:
     def __init__(self, *, lenient: bool = False) -> None:
         self.lenient = lenient
         self.counts: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
 
     def problem(self, kind: str, what: str, *, where: str | Path, fix: str) -> None:
@@ -142,9 +143,17 @@ class Reading:
         if not self.lenient:
             raise DataError(what, where=where, fix=f"{fix}; or read with --lenient ({policy.lenient})")
         self.counts[kind] += 1
+        self._keep(kind, f"{where}: {what}")
+
+    def note(self, kind: str, example: str) -> None:
+        """Count what was left out or repaired as the user asked: no problem, but nothing to be silent about."""
+        self.notes[kind] += 1
+        self._keep(kind, example)
+
+    def _keep(self, kind: str, example: str) -> None:
         examples = self.examples.setdefault(kind, [])
         if len(examples) < _EXAMPLES:
-            examples.append(f"{where}: {what}")
+            examples.append(example)
 
 
 def policy_table() -> str:

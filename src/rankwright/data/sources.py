@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -33,6 +33,7 @@ class Source(ABC):
         query_namespace: the same for its queries.
         queries: its queries alone that a file names, or this part of them.
         keep: which documents of each query may be chosen.
+        ranked: whether its rows are what a system found, so that a relevant document may be missing there.
     """
 
     dataset: str
@@ -40,6 +41,7 @@ class Source(ABC):
     query_namespace: str | None
     queries: str | float | None
     keep: Keep | None
+    ranked: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
@@ -257,6 +259,7 @@ class Ranking(Source):
     keep: Keep | None = None
     namespace: str | None = None
     query_namespace: str | None = None
+    ranked: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _check(self, "run")

@@ -30,12 +30,14 @@ class Supply(NamedTuple):
         kept: the rows that may be chosen (bool [n]); None: all. The others are known, and no more.
         draw: of the kept rows, how many a query may choose from in one epoch; None: all.
         grades: what it states about relevance: above 0 relevant, else not, NaN nothing; None: the targets.
+        ranked: whether its rows are what a system found.
     """
 
     table: Qrels
     kept: np.ndarray | None = None
     draw: int | None = None
     grades: np.ndarray | None = None
+    ranked: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Supervision:
         dropped: queries left out because no document of theirs that may be chosen has a target above 0.
         always: the rows of `table` that may be chosen in every epoch (bool [n]); None: all.
         draws: the rows that may be chosen in the epochs that draw them.
+        outside: relevant documents that no ranking names, where there are rankings: they are learned as judged.
     """
 
     table: Qrels
@@ -76,6 +79,7 @@ class Supervision:
     always: np.ndarray | None = None
     draws: tuple[Draw, ...] = ()
     grades: np.ndarray | None = None
+    outside: int = 0
 
     @classmethod
     def open(cls, mixture: Mixture, sources: Sequence[Source], *, reading: Reading | None = None) -> Supervision:
@@ -115,18 +119,20 @@ class Supervision:
         begins = np.cumsum([0, *(len(supply.table) for supply in supplies)])
         spans = [place[a:b] for a, b in pairwise(begins)]
         chosen = [span if s.kept is None else span[s.kept] for span, s in zip(spans, supplies)]
-        always, possible, ungraded = (np.zeros(len(values), bool) for _ in range(3))
+        always, possible, ungraded, found = (np.zeros(len(values), bool) for _ in range(4))
         grades = np.full(len(values), np.nan)
         for span, own, supply in zip(spans, chosen, supplies):
             possible[own] = True
             stated = supply.table.values if supply.grades is None else supply.grades
             ungraded[span] = supply.grades is not None
             grades[span[~np.isnan(stated)]] = stated[~np.isnan(stated)]
+            found[span] |= supply.ranked
             if supply.draw is None:
                 always[own] = True
 
         useful = np.bincount(rows[possible & ((values > 0) | ungraded)], minlength=len(queries)) > 0
         kept = useful[rows]
+        outside = int((kept & (values > 0) & ~found).sum()) if any(supply.ranked for supply in supplies) else 0
         used_docs, cols = np.unique(cols[kept], return_inverse=True)
         merged = Qrels(
             tuple(picked(queries, np.flatnonzero(useful))),
@@ -144,13 +150,22 @@ class Supervision:
                 draws.append(Draw(number, supply.draw, _offsets(sizes), row_now[own]))
         whole = bool(always[kept].all())
         own_grades = None if np.array_equal(grades[kept], merged.values) else grades[kept]
-        return cls(
-            merged, int(np.sum(~useful)), None if whole else always[kept], () if whole else tuple(draws), own_grades
-        )
+        always, draws = (None, ()) if whole else (always[kept], tuple(draws))
+        return cls(merged, int(np.sum(~useful)), always, draws, own_grades, outside)
 
     def __len__(self) -> int:
         """How many queries."""
         return len(self.table.queries)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know of what was left out, or learned otherwise than it may seem."""
+        made = []
+        if self.dropped:
+            made.append(f"{self.dropped:,} queries have no relevant document and are left out")
+        if self.outside:
+            made.append(f"{self.outside:,} relevant documents are not in the rankings: they are learned as judged")
+        return made
 
     @property
     def queries(self) -> Sequence[str]:

@@ -37,19 +37,38 @@ def available() -> bool:
 
 def differences(name: str, values: Sequence[float], *, y_label: str) -> str:
     """Bars of per-query differences, largest gain first, with the mean as a dashed line."""
+    with _axes(name) as (ax, result):
+        _bars(ax, values, y_label)
+    return result[0]
+
+
+def differences_pdf(values: Sequence[float], *, y_label: str) -> bytes:
+    """The same bars as a figure for a paper; the same bytes for the same numbers."""
+    from matplotlib import style
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+    from matplotlib.figure import Figure
+
+    with style.context(["default", _settings("pdf") | {"pdf.fonttype": 42}]):
+        figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
+        FigureCanvasPdf(figure)
+        _bars(figure.add_subplot(), values, y_label)
+        data = io.BytesIO()
+        figure.savefig(data, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    return data.getvalue()
+
+
+def _bars(ax: Axes, values: Sequence[float], y_label: str) -> None:
     ordered = np.sort(np.asarray(values, np.float64))[::-1]
     drawn = ordered[np.linspace(0, len(ordered) - 1, min(len(ordered), 2 * _MOST)).astype(np.int64)]
     edges = np.linspace(0, len(ordered), len(drawn) + 1)
-    with _axes(name) as (ax, result):
-        for part, colour in ((drawn.clip(min=0), SERIES[0]), (drawn.clip(max=0), SERIES[1])):
-            ax.stairs(part, edges, fill=True, color=colour, linewidth=0)
-        ax.axhline(0, color=INK, linewidth=0.8)
-        ax.axhline(float(ordered.mean()), color=INK, linewidth=1.1, dashes=(5, 3))
-        room = 0.06 * max(float(ordered[0] - ordered[-1]), 1e-3)
-        ax.set_ylim(min(float(ordered[-1]), 0) - room, max(float(ordered[0]), 0) + room)
-        ax.set_xlim(0, len(ordered))
-        _labels(ax, f"{len(ordered):,} queries, sorted", y_label)
-    return result[0]
+    for part, colour in ((drawn.clip(min=0), SERIES[0]), (drawn.clip(max=0), SERIES[1])):
+        ax.stairs(part, edges, fill=True, color=colour, linewidth=0)
+    ax.axhline(0, color=INK, linewidth=0.8)
+    ax.axhline(float(ordered.mean()), color=INK, linewidth=1.1, dashes=(5, 3))
+    room = 0.06 * max(float(ordered[0] - ordered[-1]), 1e-3)
+    ax.set_ylim(min(float(ordered[-1]), 0) - room, max(float(ordered[0]), 0) + room)
+    ax.set_xlim(0, len(ordered))
+    _labels(ax, f"{len(ordered):,} queries, sorted", y_label)
 
 
 def recall(name: str, lines: Sequence[Sequence[tuple[int, float]]]) -> str:
@@ -111,14 +130,7 @@ def _axes(name: str) -> Any:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    settings = {
-        "svg.hashsalt": f"rankwright {name}", "svg.fonttype": "none", "font.size": 12, "axes.edgecolor": GRID,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.labelcolor": INK,
-        "text.color": INK, "xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-        "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
-        "ytick.left": False, "axes.formatter.use_mathtext": False, "lines.solid_capstyle": "round",
-    }  # fmt: skip
-    with style.context(["default", settings]):
+    with style.context(["default", _settings(name)]):
         figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="constrained")
         FigureCanvasSVG(figure)
         ax = figure.add_subplot()
@@ -127,6 +139,16 @@ def _axes(name: str) -> Any:
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata=_METADATA)
     result.append(_inline(text.getvalue(), name))
+
+
+def _settings(name: str) -> dict[str, Any]:
+    return {
+        "svg.hashsalt": f"rankwright {name}", "svg.fonttype": "none", "font.size": 12, "axes.edgecolor": GRID,
+        "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.labelcolor": INK,
+        "text.color": INK, "xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
+        "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": GRID, "grid.linewidth": 0.8,
+        "ytick.left": False, "axes.formatter.use_mathtext": False, "lines.solid_capstyle": "round",
+    }  # fmt: skip
 
 
 def _labels(ax: Axes, x: str, y: str) -> None:

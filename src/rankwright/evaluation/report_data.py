@@ -122,7 +122,9 @@ class Report:
 
     The first comparison on `headline_measure` leads: it makes the headline, the per-query plot and the examples.
     `confidence` is the level of all intervals and 1 - `confidence` the level of significance; `test` names the paired
-    test that made the p-values. `definitions` says of a place (`SystemResult.place`) how its numbers are to be read.
+    test that made the p-values, and without `corrected` each stands for itself. With `every_pair` each comparison on
+    the headline measure is drawn per query, else the leading one of each group alone. `definitions` says of a place
+    (`SystemResult.place`) how its numbers are to be read.
 
     Raises:
         UsageError: a comparison names something that `systems` lacks, or the headline measure one of the first group.
@@ -147,6 +149,8 @@ class Report:
     confidence: float = 0.95
     test: str = "paired test"
     definitions: Mapping[str, str] = field(default_factory=dict)
+    corrected: bool = True
+    every_pair: bool = False
 
     def __post_init__(self) -> None:
         seen: set[tuple[str, str, str]] = set()
@@ -198,12 +202,10 @@ class Report:
             groups.setdefault((system.dataset, system.split), []).append(system)
         return list(groups.values())
 
-    def lead(self, group: Sequence[SystemResult]) -> PairedResult | None:
-        """The first comparison within `group` on the headline measure."""
-        for comparison in self.comparisons:
-            if comparison.measure == self.headline_measure and self.pair(comparison)[1] in group:
-                return comparison
-        return None
+    def drawn(self, group: Sequence[SystemResult]) -> list[PairedResult]:
+        """The comparisons within `group` on the headline measure that are shown per query."""
+        found = [c for c in self.comparisons if c.measure == self.headline_measure and self.pair(c)[1] in group]
+        return found if self.every_pair else found[:1]
 
     def headline(self) -> PairedResult | None:
         """The first comparison on the headline measure."""

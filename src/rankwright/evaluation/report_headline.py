@@ -24,7 +24,7 @@ def headline(report: Report) -> tuple[str, list[str]]:
     verb = "rises" if after > before else "falls" if after < before else "stays"
     path = f"{verb} from {number(before)} to {number(after)}" if verb != "stays" else f"stays at {number(after)}"
     where = f" on {system.place}" if system.place else ""
-    corrected = ", Holm-corrected" if len(report.comparisons) > 1 else ""
+    corrected = ", Holm-corrected" if len(report.comparisons) > 1 and report.corrected else ""
     inner = "; ".join(
         part
         for part in (

@@ -83,7 +83,7 @@ def _block(block: Block) -> str:
     if isinstance(block, Tiles):
         return _tiles(block)
     if isinstance(block, Table):
-        return _table(block)
+        return table(block)
     if isinstance(block, Plot):
         return _plot(block)
     if isinstance(block, Code):
@@ -109,7 +109,9 @@ def _tiles(tiles: Tiles) -> str:
     return f'<div class="tiles">{inner}</div>'
 
 
-def _table(table: Table) -> str:
+def table(table: Table) -> str:
+    """One table with its caption and note."""
+
     def align(i: int) -> str:
         return ' class="n"' if i in table.numbers else ""
 

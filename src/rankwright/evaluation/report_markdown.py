@@ -41,7 +41,7 @@ def _blocks(blocks: Sequence[Block]) -> list[str]:
         if isinstance(block, Text):
             parts.append(f"{'⚠ ' if block.tone == 'warning' else ''}{_escape(block.text)}")
         elif isinstance(block, Table):
-            parts += _table(block)
+            parts += table(block)
         elif isinstance(block, Code):
             parts.append(_code(block))
         elif isinstance(block, Examples):
@@ -52,7 +52,8 @@ def _blocks(blocks: Sequence[Block]) -> list[str]:
     return parts
 
 
-def _table(table: Table) -> list[str]:
+def table(table: Table) -> list[str]:
+    """The paragraphs of one table: title, rows, note."""
     head = f"| {' | '.join(_escape(name) for name in table.columns)} |"
     rule = f"| {' | '.join('---:' if i in table.numbers else '---' for i in range(len(table.columns)))} |"
     rows = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in table.rows]

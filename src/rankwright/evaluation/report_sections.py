@@ -45,7 +45,7 @@ def page(report: Report) -> Page:
     drawn = [block for block in (*differences, *depths) if isinstance(block, Plot)]  # side by side
     numbers = [block for block in (*differences, *depths) if not isinstance(block, Plot)]
     sections = [
-        Section("results", "Results", tuple(_results(report))),
+        Section("results", "Results", tuple(results(report))),
         Section("closer", "Per query and by depth", (*drawn, *numbers)),
         Section("queries", "Best and worst queries", tuple(_examples(report))),
         Section("training", "Training", tuple(_training(report))),
@@ -77,8 +77,9 @@ def _has_curves(report: Report) -> bool:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def _results(report: Report) -> list[Block]:
-    blocks: list[Block] = []
+def results(report: Report) -> list[Table]:
+    """For each collection its systems by measures, and how they differ."""
+    blocks: list[Table] = []
     for group in report.groups():
         blocks.append(_summary(report, group))
         comparisons = [c for c in report.comparisons if report.pair(c)[1] in group]
@@ -127,8 +128,8 @@ def _summary(report: Report, group: Sequence[SystemResult]) -> Table:
     note = f"In brackets: {report.level} interval of the mean over queries." if _any_interval(group) else ""
     if compared:
         note += (
-            f" A superscript names the systems that the value beats significantly ({report.test}, Holm-corrected "
-            f"p < {1 - report.confidence:.2g})."
+            f" A superscript names the systems that the value beats significantly ({report.test}, "
+            f"{'Holm-corrected ' if report.corrected else ''}p < {1 - report.confidence:.2g})."
         )
     if timed:
         note += " ms per query: search of all queries together, their encoding included, divided by their number."
@@ -158,16 +159,17 @@ def _comparisons(report: Report, comparisons: Sequence[PairedResult], several: b
                 Cell(c.measure),
                 Cell(signed(c.difference), strong=sure, tone=tone(c.difference) if sure else ""),
                 Cell(interval(c.interval, differences=True)),
-                Cell(p_value(c.p)),
+                *([Cell(p_value(c.p))] if report.corrected else []),
                 Cell(p_value(c.p_holm), strong=sure),
                 Cell(f"{c.wins:,} / {c.ties:,} / {c.losses:,}", bars=bars),
             ]
         )
-    columns = ("Systems", "Measure", "Difference", f"{report.level} interval", "p", "p (Holm)",
-               "better / same / worse")  # fmt: skip
-    note = f"Paired over the same queries: {report.test}, corrected by Holm's method. Bold: significant."
+    p_columns = ("p", "p (Holm)") if report.corrected else ("p",)
+    columns = ("Systems", "Measure", "Difference", f"{report.level} interval", *p_columns, "better / same / worse")
+    how = "corrected by Holm's method" if report.corrected else "not corrected for the number of tests"
+    note = f"Paired over the same queries: {report.test}, {how}. Bold: significant."
     title = f"Differences on {place}" if several and place else "Differences"
-    return Table(columns, rows, frozenset({2, 3, 4, 5, 6}), title, note)
+    return Table(columns, rows, frozenset(range(2, len(columns))), title, note)
 
 
 # --- per query, by depth ---------------------------------------------------------------------------------------------
@@ -177,10 +179,8 @@ def _differences(report: Report) -> list[Block]:
     blocks: list[Block] = []
     folds: list[Block] = []
     several = len(report.groups()) > 1
-    for i, group in enumerate(report.groups()):
-        lead = report.lead(group)
-        if lead is None:
-            continue
+    leads = [lead for group in report.groups() for lead in report.drawn(group)]
+    for i, lead in enumerate(leads):
         baseline, system = report.pair(lead)
         before, after = (side.per_query.get(lead.measure, {}) for side in (baseline, system))
         ids = [query for query in before if query in after]
@@ -204,7 +204,8 @@ def _differences(report: Report) -> list[Block]:
         tables = [("Largest gains", gains), ("Largest losses", losses)]
         tables = [Table(columns, rows, frozenset({1, 2, 3}), name) for name, rows in tables if rows]
         if tables:
-            summary = f"Largest gains and losses in numbers{f', {system.place}' if several else ''}"
+            which = f": {system.name}" if report.every_pair and len(leads) > 1 else ""
+            summary = f"Largest gains and losses in numbers{which}{f', {system.place}' if several else ''}"
             folds.append(Fold(summary, tuple(tables), opened=not plots.available()))
     return blocks + folds
 

@@ -16,6 +16,7 @@ from .measures import Measure, parse
 from .metrics import Scores
 
 TestName = Literal["t", "randomisation"]
+Correction = Literal["holm", "none"]
 _CELLS = 1 << 21  # of resampled values that are in memory at once
 _EXACT = 1e-12  # sums of the same values in another order, relative to their size
 Values = Sequence[float] | Float[np.ndarray, " queries"]
@@ -41,7 +42,8 @@ class Difference(NamedTuple):
 class PairedComparison(NamedTuple):
     """Two systems by one measure over the same queries; `difference` is system minus baseline.
 
-    `interval` holds the difference at the comparison's level; `p_holm` is `p` corrected for all tests of the call.
+    `interval` holds the difference at the comparison's level; `p_holm` is `p` corrected for all tests of the call,
+    or `p` itself where no correction was asked for.
     """
 
     baseline: str
@@ -68,6 +70,7 @@ class Comparison:
     level: float
     rounds: int
     seed: int
+    correction: Correction = "holm"
 
     def __iter__(self) -> Iterator[PairedComparison]:
         return iter(self.results)
@@ -218,6 +221,7 @@ def compare_pairs(
     *,
     measures: Sequence[str | Measure] | None = None,
     test: TestName = "t",
+    correction: Correction = "holm",
     level: float = 0.95,
     rounds: int = 10_000,
     seed: int = 0,
@@ -229,6 +233,7 @@ def compare_pairs(
         pairs: names of `systems`.
         measures: null: all that the first baseline has.
         test: ``t`` (paired t-test) or ``randomisation``; both two-sided.
+        correction: ``holm``, or ``none``: for how many tests there are.
         level: of the intervals.
         rounds: of the bootstrap, and of the randomisation test where that is not exact.
         seed: of both.
@@ -238,6 +243,8 @@ def compare_pairs(
     """
     if test not in get_args(TestName):
         raise UsageError(f"there is no test {test!r}", fix=f"choose from {', '.join(get_args(TestName))}")
+    if correction not in get_args(Correction):
+        raise UsageError(f"there is no correction {correction!r}", fix=f"choose from {', '.join(get_args(Correction))}")
     unknown = sorted({name for pair in pairs for name in pair} - set(systems))
     if unknown:
         raise UsageError(f"there is no system {unknown[0]!r}", fix=f"choose from {', '.join(systems)}")
@@ -256,9 +263,10 @@ def compare_pairs(
                     result.statistic, result.p, result.p, wins, ties, len(a) - wins - ties,
                 )
             )  # fmt: skip
-    adjusted = holm([result.p for result in made])
-    results = tuple(result._replace(p_holm=p) for result, p in zip(made, adjusted))
-    return Comparison(results, test, level, rounds, seed)
+    if correction == "holm":
+        adjusted = holm([result.p for result in made])
+        made = [result._replace(p_holm=p) for result, p in zip(made, adjusted)]
+    return Comparison(tuple(made), test, level, rounds, seed, correction)
 
 
 def per_query_differences(baseline: Scores, system: Scores, measure: str | Measure) -> list[Difference]:

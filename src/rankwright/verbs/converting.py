@@ -19,17 +19,19 @@ def convert(given: Namespace) -> None:
         raise UsageError(
             what, fix="rankwright convert SOURCE --out FOLDER, or rankwright convert recipe FILE --out FILE"
         )
-    from ..data.dialects import BEIR, convert
+    from ..data.dialects import BEIR, HoldOut, convert
 
     reading = Reading(lenient=given.lenient)
+    held = None if given.validation is None else HoldOut(given.validation, given.seed, given.split)
     made = convert(
         given.source[0], new_folder(given.out), to=given.to, dialect=given.dialect, split=given.split,
-        corpus=given.corpus, queries=given.queries, reading=reading,
+        corpus=given.corpus, queries=given.queries, permutations=given.permutations, repair=given.repair, held=held,
+        reading=reading,
     )  # fmt: skip
     if given.json:
         facts = {"from": made.dialect, "to": given.to, "folder": str(made.folder), "counts": made.counts}
-        return out_json(facts | {"problems": dict(reading.counts)})
-    for kind, count in reading.counts.items():
+        return out_json(facts | {"problems": dict(reading.counts), "notes": dict(reading.notes)})
+    for kind, count in (reading.counts + reading.notes).items():
         out(f"{kind}: {count:,}, e.g. {reading.examples[kind][0]}")
     counts = ", ".join(f"{count:,} {noun}" for noun, count in made.counts.items() if count)
     out(f"{given.to}: {made.folder}  ({made.dialect}: {counts})")

@@ -1,22 +1,22 @@
-"""Verbs over runs and judgements: evaluate, fuse."""
+"""Verbs over runs and judgements: evaluate, compare, fuse."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from .. import storage
 from ..console import out, out_json
 from ..data import Reading, read_qrels, read_run, write_run
 from ..errors import UsageError
-from ..outputs import command, new_file
+from ..outputs import command, new_file, new_folder
 from ..progress import say
+from ..types import Run
 
 
 def evaluate(given: Namespace) -> None:
     from ..reporting import comparison_table, evaluate_runs, metrics_json
-    from ..search import without_self
 
     _require_different(given.runs)
     if given.out and (not Path(given.out).name or Path(given.out).is_dir()):
@@ -24,11 +24,7 @@ def evaluate(given: Namespace) -> None:
     reading = Reading(lenient=given.lenient)
     qrels = read_qrels(Path(given.qrels), reading)
     names = _names(given.runs)
-    runs = {name: read_run(Path(path), reading) for name, path in zip(names, given.runs)}
-    found = {name: len(run) for name, run in runs.items()}
-    if given.drop_self:
-        runs = {name: without_self(run) for name, run in runs.items()}
-    dropped = {name: found[name] - len(run) for name, run in runs.items()}
+    runs, dropped = _runs(given, reading)
     scores, comparison = evaluate_runs(runs, qrels, given.measures)
     facts = {"dropped_self": dropped} if given.drop_self else {}
     if given.out:
@@ -36,9 +32,7 @@ def evaluate(given: Namespace) -> None:
     if given.json:
         return out_json(metrics_json(scores, comparison, per_query=False) | facts)
     out(comparison_table(scores, comparison))
-    if given.drop_self:
-        counts = ", ".join(f"{count:,} from {name}" for name, count in dropped.items())
-        out(f"left out, because they bear their query's id: {counts}")
+    _say_dropped(given, dropped)
     if given.out:
         out(f"\nper query: {given.out}")
     if len(given.runs) == 1:
@@ -48,6 +42,57 @@ def evaluate(given: Namespace) -> None:
     best = max(range(len(names)), key=lambda i: scores[names[i]].mean()[measure])
     again = command("evaluate", given.runs[best], "ANOTHER.trec", "--qrels", given.qrels)
     out(f"\nnext: compare others with the best by {measure}: {again}")
+
+
+def compare(given: Namespace) -> None:
+    from ..comparing import compare_runs, write_comparison
+    from ..evaluation.plots import available
+    from ..evaluation.report_tables import render_tables
+    from ..reporting import metrics_json
+
+    _require_different(given.runs)
+    if len(given.runs) < 2:
+        again = command("evaluate", given.runs[0], "--qrels", given.qrels)
+        raise UsageError("one run has nothing to be compared with", fix=f"give two or more, or measure it: {again}")
+    folder = None if given.out is None else new_folder(given.out)
+    names = dict(zip(_names(given.runs), given.runs))
+    baseline = given.baseline or next(iter(names))
+    baseline = next((name for name, path in names.items() if baseline in (name, path)), None)
+    if baseline is None:
+        raise UsageError(f"no run is called {given.baseline!r}", fix=f"choose from {', '.join(names)}")
+    reading = Reading(lenient=given.lenient)
+    qrels = read_qrels(Path(given.qrels), reading)
+    runs, dropped = _runs(given, reading)
+    found = compare_runs(
+        runs, qrels, given.measures, baseline=baseline, collection=Path(given.qrels).name.split(".")[0],
+        test="t" if given.test == "t-test" else "randomisation", correction=given.correction, level=given.level,
+        rounds=given.rounds, seed=given.seed,
+    )  # fmt: skip
+    if folder is not None:
+        with storage.publish(folder, "comparison", meta={"runs": names, "qrels": given.qrels}) as draft:
+            write_comparison(draft.path, found)
+    if given.json:
+        return out_json(metrics_json(found.scores, found.comparison, per_query=False))
+    out(render_tables(found.report, given.format))
+    tell = out if given.format == "text" else say  # else stdout is what a file is made of
+    _say_dropped(given, dropped, tell)
+    if folder is not None:
+        there = sorted(path.name for path in folder.iterdir() if path.name != storage.MANIFEST)
+        tell(f"\ncomparison: {folder}  ({', '.join(there)})")
+        if not available():
+            tell("no figures: they need matplotlib (pip install 'rankwright[plots]')")
+    if folder is None:
+        words = ["compare", *given.runs, "--qrels", given.qrels, "--out", "comparison"]
+        return tell(f"\nnext: report, LaTeX tables, figures and values per query: {command(*words)}")
+    return tell(
+        f"next:       open {folder / 'report.html'}, or fuse the runs: {command('fuse', *given.runs, '--out', 'F')}"
+    )
+
+
+def _say_dropped(given: Namespace, dropped: Mapping[str, int], tell: Callable[[str], None] = out) -> None:
+    if given.drop_self:
+        counts = ", ".join(f"{count:,} from {name}" for name, count in dropped.items())
+        tell(f"left out, because they bear their query's id: {counts}")
 
 
 def fuse(given: Namespace) -> None:
@@ -81,6 +126,17 @@ def fuse(given: Namespace) -> None:
         out(f"tuned: {found} (the usual one: {usual:.4f}); measure it on other queries")
     out(f"run:   {given.out}  ({len(fused.queries):,} queries, {len(fused):,} documents)")
     out(f"next:  {command('evaluate', *given.runs, given.out, '--qrels', 'TEST_QRELS')}")
+
+
+def _runs(given: Namespace, reading: Reading) -> tuple[dict[str, Run], dict[str, int]]:
+    """The runs by short name, and how many documents with their query's own id were left out of each."""
+    from ..search import without_self
+
+    runs = {name: read_run(Path(path), reading) for name, path in zip(_names(given.runs), given.runs)}
+    found = {name: len(run) for name, run in runs.items()}
+    if given.drop_self:
+        runs = {name: without_self(run) for name, run in runs.items()}
+    return runs, {name: found[name] - len(run) for name, run in runs.items()}
 
 
 def _require_different(runs: Sequence[str]) -> None:

@@ -108,7 +108,9 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
     facts: list[dict[str, Any]] = []
     for number, stage in enumerate(plan.stages, start=1):
         found = Supervision.open(assemble.open_mixture(stage.data, reading=reading), stage.data)
+        left = {"queries left out": found.dropped, "relevant documents outside the rankings": found.outside}
         facts.append({"stage": number, "queries": len(found), "judgements": len(found.table)})
+        facts[-1].update({name: count for name, count in left.items() if count})
     for evaluation in plan.evaluate:
         dataset = Dataset.open(evaluation.dataset, reading=reading)
         qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)

@@ -13,11 +13,13 @@ from ...errors import DataError, UsageError
 from ..policy import Reading
 from ..scores import read_scores
 from ._collecting import write_beir
+from ._holdout import HoldOut
 from ._items import (
     SCORES,
     Dialect,
     Judgement,
     Query,
+    Ranked,
     Score,
     Stream,
     content_id,
@@ -25,15 +27,17 @@ from ._items import (
     read_text_file,
     text_files,
 )
-from ._writing import WRITERS, Collection
+from ._writing import WRITERS, Collection, write_beir_folder
 from .colbert import ColBERT
 from .dpr import DPR
 from .flagembedding import FlagEmbedding
 from .irds import PREFIX, IrDatasets
 from .matchmaker import Matchmaker, MatchmakerTexts
 from .msmarco import MSMarco
+from .rankgpt import RankGPT
 from .sentence_transformers import SentenceTransformers
 from .tevatron import Tevatron, TevatronIds
+from .trec_run import TrecRun
 from .trove import SyDir, Trove
 
 __all__ = [
@@ -43,8 +47,10 @@ __all__ = [
     "Collection",
     "Converted",
     "Dialect",
+    "HoldOut",
     "Judgement",
     "Query",
+    "Ranked",
     "Score",
     "Stream",
     "content_id",
@@ -55,7 +61,7 @@ __all__ = [
 
 _READERS: tuple[Dialect, ...] = (
     Trove(), SyDir(), Tevatron(), TevatronIds(), DPR(), FlagEmbedding(), SentenceTransformers(), MSMarco(), ColBERT(),
-    Matchmaker(), MatchmakerTexts(), IrDatasets(),
+    Matchmaker(), MatchmakerTexts(), RankGPT(), TrecRun(), IrDatasets(),
 )  # fmt: skip
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _READERS}
 BEIR = "beir"  # folders that `Dataset` opens as they are
@@ -102,7 +108,7 @@ def _is_beir(path: Path) -> bool:
 
 def read(
     source: str | Path,
-    dialect: str,
+    dialect: str | Dialect,
     reading: Reading | None = None,
     *,
     corpus: str | Path | None = None,
@@ -111,19 +117,21 @@ def read(
     """Everything in `source` as a stream of (file:line, document, query, judgement or score).
 
     Args:
-        dialect: a key of `DIALECTS`.
+        dialect: a key of `DIALECTS`, or one with arguments of its own.
         corpus: a file of documents by id (BEIR JSON lines, TSV or Parquet), for dialects that name ids only.
         queries: a file of queries, likewise. What is not given is looked for beside the source.
 
     Raises:
         DataError: texts are missing; while iterating, a problem of policy.py.
     """
-    path, reading, reader = Path(source), reading or Reading(), DIALECTS[dialect]
+    path, reading = Path(source), reading or Reading()
+    reader = dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]
     for role, given in (("corpus", corpus), ("queries", queries)):
         beside = path.is_dir() or role in reader.separate  # what lies in a folder belongs to it
         files = [Path(given)] if given else text_files(path, role) if beside else []
         if role in reader.separate and not files:
-            what = f"{dialect} names the {'documents' if role == 'corpus' else role} by id, and no {role} file is there"
+            texts = "documents" if role == "corpus" else role
+            what = f"{reader.name} names the {texts} by id, and no {role} file is there"
             raise DataError(what, where=path, fix=f"give it: --{role} FILE (JSON lines, TSV or Parquet)")
         for file in files:
             yield from read_text_file(file, role, reading)
@@ -142,6 +150,9 @@ def convert(
     split: str = "train",
     corpus: str | Path | None = None,
     queries: str | Path | None = None,
+    permutations: str | Path | None = None,
+    repair: bool = False,
+    held: HoldOut | None = None,
     reading: Reading | None = None,
 ) -> Converted:
     """Write `source` to the folder `out` in another dialect; either all of it is there in the end, or nothing.
@@ -152,34 +163,66 @@ def convert(
         dialect: of the source, a key of `DIALECTS` or "beir"; None: told from its first record.
         split: of judgements whose file names none.
         corpus, queries: as in `read`.
+        permutations, repair: as in `RankGPT`.
+        held: which queries are set aside for validation, in a data set; None: none.
 
     Raises:
-        UsageError: an unknown dialect, or something that is no artefact stands at `out`.
+        UsageError: an unknown dialect, what does not go together, or something that is no artefact stands at `out`.
         DataError: a problem of policy.py.
     """
     reading, out = reading or Reading(), Path(out)
     for name, known in ((to, list(WRITERS)), (dialect or BEIR, [BEIR, *DIALECTS])):
         if name not in known:
             raise UsageError(f"'{name}' is no dialect here", fix=f"use one of {', '.join(known)}")
+    if held is not None and to != BEIR:
+        raise UsageError(f"--validation divides data sets, and {to} is another layout", fix="leave --to out")
     dialect = dialect or detect(source)
-    if dialect == BEIR:
+    reader: str | Dialect = dialect
+    if dialect == RankGPT.name:
+        reader = RankGPT(None if permutations is None else Path(permutations), repair=repair)
+    elif permutations is not None or repair:
+        what = f"--permutations and --repair are for {RankGPT.name}, and {source} is {dialect}"
+        raise UsageError(what, fix="leave them out, or check the source")
+    counts = _written(
+        source, out, to=to, reader=reader, split=split, texts=(corpus, queries), held=held, reading=reading
+    )
+    return Converted(dialect, out, counts)
+
+
+def _written(
+    source: str | Path,
+    out: Path,
+    *,
+    to: str,
+    reader: str | Dialect,
+    split: str,
+    texts: tuple[str | Path | None, str | Path | None],
+    held: HoldOut | None,
+    reading: Reading,
+) -> dict[str, int]:
+    """How much of what was published at `out`."""
+    if reader == BEIR:
         data = Collection.open(source, reading)
         counts = _counts(data)
-        with storage.publish(out, "dataset", meta={"source": str(source), "counts": counts}) as draft:
-            WRITERS[to](data, draft.path)
-        return Converted(dialect, out, counts)
-    stream = read(source, dialect, reading, corpus=corpus, queries=queries)
+        with storage.publish(out, "dataset", meta={"source": str(source)}) as draft:
+            if to == BEIR:
+                counts |= write_beir_folder(data, draft.path, held)
+            else:
+                WRITERS[to](data, draft.path)
+            draft.meta["counts"] = counts
+        return counts
+    stream = read(source, reader, reading, corpus=texts[0], queries=texts[1])
     if to == BEIR:
         with storage.publish(out, "dataset", meta={"source": str(source)}) as draft:
-            counts = write_beir(draft.path, stream, source=str(source), split=split, reading=reading)
+            counts = write_beir(draft.path, stream, source=str(source), split=split, reading=reading, held=held)
             draft.meta["counts"] = counts
-        return Converted(dialect, out, counts)
+        return counts
     with storage.publish(out, "dataset", meta={"source": str(source)}) as draft, _staging(out) as stage:
         with storage.publish(stage / "beir", "dataset") as inner:
             counts = write_beir(inner.path, stream, source=str(source), split=split, reading=reading)
         draft.meta["counts"] = counts
         WRITERS[to](Collection.open(stage / "beir", reading, cache=stage / "cache"), draft.path)
-    return Converted(dialect, out, counts)
+    return counts
 
 
 @contextmanager
@@ -199,4 +242,5 @@ def _counts(data: Collection) -> dict[str, int]:
     scores = 0 if data.scores is None else len(data.scores)
     return {
         "documents": len(dataset.corpus), "queries": len(dataset.queries), "judgements": judgements, "scores": scores,
+        "ranked documents": len(data.ranking or ()),
     }  # fmt: skip

@@ -4,22 +4,76 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import DataError
 from ...progress import track
 from ...storage import FileWriter, write_file
-from ...types import Document, Run
-from ..formats import write_qrels
+from ...types import Document, Qrels, Run
+from ..formats import write_qrels, write_run
 from ..policy import Reading, shown
-from ._items import SCORES, Judgement, Query, Stream
+from ._holdout import VALIDATION, HoldOut, divided
+from ._items import RANKING, SCORES, Judgement, Query, Score, Stream
 from ._rows import Contents, Rows
 
 _FLUSH = 1 << 20  # characters
 
 
-def write_beir(folder: Path, stream: Stream, *, source: str, split: str, reading: Reading) -> dict[str, int]:
-    """Write ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` and, if there are any, ``scores.tsv``.
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of pairs of queries and documents: judgements by split, a teacher's scores, a ranking."""
+
+    judged: dict[str, Qrels]
+    scores: Run | None = None
+    ranking: Run | None = None
+
+    def hold_out(self, held: HoldOut, *, where: str) -> tuple[Evidence, Evidence, int]:
+        """The rows to train on, those of the queries set aside, and how many queries these are.
+
+        Queries that are judged in other splits stay where they are.
+
+        Raises:
+            DataError: there is a validation split already, or too few queries.
+        """
+        if VALIDATION in self.judged:
+            raise DataError(f"has a split '{VALIDATION}' already", where=where, fix="leave --validation out")
+        elsewhere = {q for name, table in self.judged.items() if name != held.split for q in table.queries}
+        tables = [self.judged.get(held.split), self.scores, self.ranking]
+        chosen = held.choose((q for t in tables if t for q in t.queries if q not in elsewhere), where=where)
+        (judged, judged2), (scores, scores2), (ranking, ranking2) = (
+            (None, None) if table is None else divided(table, chosen) for table in tables
+        )
+        others = {name: table for name, table in self.judged.items() if name != held.split}
+        ours = others | ({held.split: judged} if judged else {})
+        theirs = {VALIDATION: judged2} if judged2 else {}
+        return Evidence(ours, scores, ranking), Evidence(theirs, scores2, ranking2), len(chosen)
+
+    def write(self, folder: Path, *, infix: str = "") -> None:
+        """``qrels/<split>.tsv``, ``scores.tsv``, ``ranking.trec``; `infix` stands before the suffix of the last two."""
+        for name, table in sorted(self.judged.items()):
+            write_qrels(folder / "qrels" / f"{name}.tsv", table)
+        if self.scores is not None and len(self.scores):
+            write_scores(folder / SCORES.replace(".", f"{infix}."), self.scores)
+        if self.ranking is not None and len(self.ranking):
+            write_run(folder / RANKING.replace(".", f"{infix}."), self.ranking, tag="ranking")
+
+
+def write_evidence(folder: Path, found: Evidence, held: HoldOut | None, *, where: str) -> dict[str, int]:
+    """Write all rows, those of the queries set aside to files of their own; how many queries these are, if any."""
+    if held is None:
+        found.write(folder)
+        return {}
+    train, aside, count = found.hold_out(held, where=where)
+    train.write(folder)
+    aside.write(folder, infix=f".{VALIDATION}")
+    return {"queries for validation": count}
+
+
+def write_beir(
+    folder: Path, stream: Stream, *, source: str, split: str, reading: Reading, held: HoldOut | None = None
+) -> dict[str, int]:
+    """Write ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` and what there is of scores and rankings.
 
     Memory: 32 to 64 bytes a text, each id that a row names once, 24 bytes a row.
 
@@ -27,15 +81,16 @@ def write_beir(folder: Path, stream: Stream, *, source: str, split: str, reading
         folder: where to; made with the first file.
         source: what is being read, for errors that no line is to blame for.
         split: of judgements that name none.
+        held: which queries are set aside for validation; None: none.
 
     Returns:
-        How many documents, queries, judgements and scores were written.
+        How many documents, queries, judgements, scores and ranked documents were written.
 
     Raises:
         DataError: a problem of policy.py in the source, or between its parts.
     """
     judged: dict[str, Rows] = {}
-    scored, corpus, queries = Rows(), Contents(), Contents()
+    scored, ranked, corpus, queries = Rows(), Rows(), Contents(), Contents()
     with ExitStack() as stack:
         files = [Lines(stack.enter_context(write_file(folder / f"{name}.jsonl"))) for name in ("corpus", "queries")]
         for where, item in track(stream, "read", unit="records"):
@@ -48,22 +103,19 @@ def write_beir(folder: Path, stream: Stream, *, source: str, split: str, reading
             elif isinstance(item, Judgement):
                 judged.setdefault(item.split or split, Rows()).add(item.query, item.doc, item.grade, where)
             else:
-                scored.add(item.query, item.doc, item.score, where)
+                (scored if isinstance(item, Score) else ranked).add(item.query, item.doc, item.score, where)
         for file in files:
             file.flush()
-    if not len(corpus) or not len(queries) or not (judged or len(scored)):
+    if not len(corpus) or not len(queries) or not (judged or len(scored) or len(ranked)):
         what = "holds no documents" if not len(corpus) else "holds no queries" if not len(queries) else "holds no rows"
         raise DataError(what, where=source, fix="check the path; texts by id are given by --corpus and --queries")
-    counts = {"documents": len(corpus), "queries": len(queries), "judgements": 0, "scores": 0}
-    for name, rows in sorted(judged.items()):
-        table = rows.judgements(reading, queries, corpus)
-        write_qrels(folder / "qrels" / f"{_file_name(name, source)}.tsv", table)
-        counts["judgements"] += len(table)
-    if len(scored):
-        table = scored.scores(reading, queries, corpus)
-        write_scores(folder / SCORES, table)
-        counts["scores"] = len(table)
-    return counts
+    tables = {_file_name(name, source): rows.judgements(reading, queries, corpus) for name, rows in judged.items()}
+    scores, ranking = (rows.scores(reading, queries, corpus) if len(rows) else None for rows in (scored, ranked))
+    counts = {
+        "documents": len(corpus), "queries": len(queries), "judgements": sum(map(len, tables.values())),
+        "scores": len(scores or ()), "ranked documents": len(ranking or ()),
+    }  # fmt: skip
+    return counts | write_evidence(folder, Evidence(tables, scores, ranking), held, where=source)
 
 
 def write_scores(path: Path, table: Run) -> None:

@@ -12,7 +12,7 @@ import xxhash
 
 from ...types import Document
 from .._fields import check_empty, check_grade, check_id, check_score, check_text, check_title
-from .._lines import COMPRESSED
+from .._lines import PACKED
 from ..formats import read_corpus, read_queries
 from ..policy import Reading, shown
 
@@ -20,6 +20,7 @@ _SUFFIXES = {".jsonl", ".ndjson", ".json", ".tsv", ".txt", ".csv", ".parquet", "
 _COMPANION = re.compile(r"(corpus|collection|documents|queries|topics)([._-].*)?")
 _PART = re.compile(r"[-_]?\d{3,}-of-\d{3,}\Z")
 SCORES = "scores.tsv"  # a teacher's scores of pairs, beside any layout
+RANKING = "ranking.trec"  # an order of documents for each query
 _NOTES = ("manifest.json", "state.json", "dataset_info.json", "dataset_dict.json", SCORES)
 _PURPOSE = {"data", "qrels", "qrel", "pairs", "scores", "triples", "nway"}
 JUDGED_ABOVE, JUDGED_BELOW = 1.0, 0.0  # grades of positives and negatives where a dialect has no others
@@ -49,7 +50,15 @@ class Score(NamedTuple):
     score: float
 
 
-Item = Query | Document | Judgement | Score
+class Ranked(NamedTuple):
+    """A document in a ranking of a query; a higher score stands before a lower one."""
+
+    query: str
+    doc: str
+    score: float
+
+
+Item = Query | Document | Judgement | Score | Ranked
 Stream = Iterator[tuple[str, Item]]  # (file:line, item)
 
 
@@ -199,9 +208,9 @@ def _ours(file: Path) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    return Path(path.stem if path.suffix in COMPRESSED else path.name).suffix.lower()
+    return Path(path.stem if path.suffix in PACKED else path.name).suffix.lower()
 
 
 def _stem(path: Path) -> str:
-    name = Path(path.stem) if path.suffix in COMPRESSED else Path(path.name)
+    name = Path(path.stem) if path.suffix in PACKED else Path(path.name)
     return name.stem

@@ -18,11 +18,12 @@ from ...progress import track
 from ...storage import write_file
 from ...types import Document, Qrels, Run
 from ..dataset import Dataset
-from ..formats import write_qrels, write_run
+from ..formats import read_run, write_qrels, write_run
 from ..policy import Reading
 from ..scores import read_scores
-from ._collecting import Lines, write_scores
-from ._items import SCORES
+from ._collecting import Evidence, Lines, write_evidence, write_scores
+from ._holdout import HoldOut
+from ._items import RANKING, SCORES
 
 _BREAKS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -31,20 +32,24 @@ TREC_SCORES = "scores.trec"
 
 @dataclass(frozen=True)
 class Collection:
-    """What there is to write: texts, judgements by split, and perhaps a teacher's scores."""
+    """What there is to write: texts, judgements by split, and perhaps a teacher's scores and a ranking."""
 
     dataset: Dataset
     scores: Run | None
+    ranking: Run | None = None
 
     @classmethod
     def open(cls, folder: str | Path, reading: Reading, *, cache: Path | None = None) -> Collection:
-        """A data set, with the teacher's scores beside it (``scores.tsv`` or a run) if there are any."""
+        """A data set, with the teacher's scores (``scores.tsv`` or a run) and the ranking that lie beside it."""
         dataset = Dataset.open(folder, reading=reading, cache=cache)
-        for name in (SCORES, TREC_SCORES):
+        scores = ranking = None
+        for name in (TREC_SCORES, SCORES):
             if (path := dataset.folder / name).is_file():
                 found = read_scores(path, reading)
-                return cls(dataset, Run(found.queries, found.docs, found.offsets, found.columns, found.values))
-        return cls(dataset, None)
+                scores = Run(found.queries, found.docs, found.offsets, found.columns, found.values)
+        if (path := dataset.folder / RANKING).is_file():
+            ranking = read_run(path, reading)
+        return cls(dataset, scores, ranking)
 
     def grouped(self, split: str) -> Iterator[tuple[str, str, list[tuple[Document, float]]]]:
         """(query id, its text, judged documents with their grades); documents that the corpus lacks are left out."""
@@ -116,13 +121,13 @@ def _score_file(data: Collection, folder: Path) -> None:
         write_scores(folder / SCORES, data.scores)
 
 
-def write_beir_folder(data: Collection, folder: Path) -> None:
-    """``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` and ``scores.tsv``."""
+def write_beir_folder(data: Collection, folder: Path, held: HoldOut | None = None) -> dict[str, int]:
+    """``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``, ``scores.tsv`` and ``ranking.trec``."""
     _texts(data, folder, "_id", "text")
     _queries(data, folder)
-    for split in data.dataset.splits:
-        write_qrels(folder / "qrels" / f"{split}.tsv", data.dataset.qrels(split))
-    _score_file(data, folder)
+    judged = {split: data.dataset.qrels(split) for split in data.dataset.splits}
+    found = Evidence(judged, data.scores, data.ranking)
+    return write_evidence(folder, found, held, where=str(data.dataset.folder))
 
 
 def write_trec(data: Collection, folder: Path) -> None:
@@ -264,7 +269,7 @@ def _tsv(path: Path, rows: Iterator[tuple[str, ...]]) -> None:
         lines.flush()
 
 
-WRITERS: dict[str, Callable[[Collection, Path], None]] = {
+WRITERS: dict[str, Callable[[Collection, Path], object]] = {
     "beir": write_beir_folder,
     "trec": write_trec,
     "trove": write_trove,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .._fields import is_clean_id
 from .._json import JsonParser
 from .._lines import kind_of, read_lines
 from ..policy import Reading, shown
@@ -42,7 +43,9 @@ class ColBERT(Dialect):
             return True
         line = next((first_line(file).strip() for file in data_files(path) if kind_of(file) in _JSON), "")
         head = JsonParser(Reading(lenient=True)).value(line, "") if line.startswith("[") else None
-        return isinstance(head, list) and len(head) > 1 and isinstance(head[0], int | str)
+        if not isinstance(head, list) or len(head) < 2:
+            return False
+        return isinstance(head[0], int) or (isinstance(head[0], str) and is_clean_id(head[0]))
 
     def read(self, path: Path, reading: Reading) -> Stream:
         for file in data_files(path):

@@ -19,7 +19,7 @@ class Tevatron(Dialect):
 
     def sniff(self, path: Path) -> bool:
         first = first_record(path)
-        return "query" in first and "positive_passages" in first
+        return "query" in first and "positive_passages" in first and "retrieved_passages" not in first
 
     def read(self, path: Path, reading: Reading) -> Stream:
         for file in data_files(path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import rankwright
 from rankwright import storage
 from rankwright.cli import main
+from rankwright.data import Ranking
 from rankwright.loading import load_recipe
+from rankwright.plan import Recipe
 
 RECIPES = sorted(path.stem for path in (Path(rankwright.__file__).parent / "recipes").glob("*.yaml"))
 MINIS = [name for name in RECIPES if name.startswith("mini-")]
-SOON = ("mini-sycl-mixed", "mini-tas-b")  # their parts are those of the others too
+SOON = ("mini-sycl-mixed", "mini-tas-b", "mini-multistage-cl-kd")  # their parts are those of the others too
 SHORT = ["stages.0.train.steps=2", "stages.0.batches.Shuffled.size=3", "precision=float32"]
 
 
@@ -29,6 +32,8 @@ def place(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> P
     scores = [f"{q}\t{d}\t{8 * (d in some) + draw.normal():.3f}\n" for q, some, _ in qrels for d in docs]
     Path("scores.tsv").write_text("".join(scores))
     Path("topics.tsv").write_text("".join(f"{q}\t{i % 2}\n" for i, q in enumerate(qrels.queries)))
+    ranked = [f"{q} Q0 {d} {i} {1 / i} t\n" for q, _, _ in qrels for i, d in enumerate(draw.permutation(docs), 1)]
+    Path("ranking.trec").write_text("".join(ranked))
     negatives = [f"{q}\t{d}\t0\n" for q, some, _ in qrels for d in docs if d not in some]
     Path("negatives.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(negatives))
     return tmp_path
@@ -36,8 +41,10 @@ def place(tmp_path: Path, tiny_data: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 def overrides(name: str, model: Path, data: Path) -> list[str]:
     """What puts the tiny model and data in the place of the published ones."""
-    kind = "Late" if "colbert" in name else "Dense"
     plan, mini = load_recipe(name), name.startswith("mini-")
+    kind = type(plan.model).__name__
+    if kind == "Cross":
+        return _cross(plan, model, data)
     given = [f"model.{kind}.{side}_length=24" for side in ("query", "doc")]
     given += [f"model.{kind}.backbone={model}", f"evaluate=[{{dataset: {data}, baselines: [bm25]}}]", *SHORT]
     for at, source in enumerate(plan.stages[0].data):
@@ -45,9 +52,9 @@ def overrides(name: str, model: Path, data: Path) -> list[str]:
         given.append(f"{which}.dataset={data}")
         if name.startswith("sycl") and getattr(source, "qrels", None):
             given.append(f"{which}.qrels=negatives.tsv")
-        if name.endswith(("margin-mse", "tas-b")):
+        if name.endswith(("margin-mse", "tas-b", "dual-teacher")):
             given += [f"{which}.scores=scores.tsv", f"stages.0.group.MarginBins.relevant={data}/qrels/train.tsv"]
-    if name.endswith("tas-b"):
+    if name.endswith(("tas-b", "dual-teacher")):
         given = [word for word in given if "Shuffled" not in word]
         given += ["stages.0.batches.ByTopic.size=3", "stages.0.batches.ByTopic.topics=topics.tsv"]
         given += [
@@ -63,6 +70,20 @@ def overrides(name: str, model: Path, data: Path) -> list[str]:
     if name == "mini-colbert":
         given = [w for w in given if "Shuffled" not in w] + ["stages.0.batches.ByDocument.size=3"]
     return [*given, "stages.0.train.precision=float32", "stages.0.train.memory=null"]
+
+
+def _cross(plan: Recipe, model: Path, data: Path) -> list[str]:
+    given = [f"model.Cross={{backbone: {model}, length: 24}}", "precision=float32"]
+    given.append(f"evaluate=[{{dataset: {data}, depth: 10, baselines: [bm25], rerank: {{first: bm25, depth: 10}}}}]")
+    for number, stage in enumerate(plan.stages):
+        for at, source in enumerate(stage.data):
+            which = f"stages.{number}.data.{at}.{type(source).__name__}"
+            given += [f"{which}.dataset={data}"] + [f"{which}.run=ranking.trec"] * isinstance(source, Ranking)
+        if stage.mine is not None:
+            given.append(f"stages.{number}.mine.keep={{ranks: [1, 10]}}")
+        given += [f"stages.{number}.train={{steps: 2}}", f"stages.{number}.batches.Shuffled.size=2"]
+        given.append(f"stages.{number}.validate=null")
+    return given
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +104,17 @@ def test_a_mini_recipe_runs_on_its_own_data(
     pairs = [(q, d, d in some) for i, (q, some, _) in enumerate(qrels) for d in [*some, qrels.docs[i % 400]]]
     scores = dict.fromkeys(f"{q} Q0 {d} 1 {9 if relevant else 1} t\n" for q, d, relevant in pairs)
     Path("scores.trec").write_text("".join(scores))
+    for other in ("cross.trec", "teacher.trec"):
+        shutil.copy("scores.trec", other)
     Path("topics.tsv").write_text("".join(f"{q}\t{i % 9}\n" for i, q in enumerate(qrels.queries)))
     late = f"{{backbone: {tiny_model}, query_length: 24, doc_length: 24}}"
-    kind = "Late" if "colbert" in name else "Dense"
-    given = [f"model.{kind}={late}", "evaluate=[]", "stages.0.doc_length=null", "precision=float32"]
-    given += ["stages.0.train={steps: 2, warmup: 0}"]
-    if name == "mini-tas-b":
+    plan = load_recipe(name)
+    kind = type(plan.model).__name__
+    spec = f"{{backbone: {tiny_model}, length: 24}}" if kind == "Cross" else late
+    given = [f"model.{kind}={spec}", "evaluate=[]", "precision=float32"]
+    for number in range(len(plan.stages)):
+        given += [f"stages.{number}.doc_length=null", f"stages.{number}.train={{steps: 2, warmup: 0}}"]
+    if name in ("mini-tas-b", "mini-dual-teacher"):
         given.append(f"stages.0.objective.1.teacher.Late={late}")
     main(["run", name, *given, "--folder", "made"])
     assert storage.verify("made/model", "model", full=True)

@@ -111,6 +111,7 @@ def test_score_says_what_the_model_says_and_goes_on_where_it_was(
             known = ranker.represent(ranker.tokenize([document], "doc"), "doc")
             assert value == pytest.approx(float(ranker.compare(asked, known).detach()), abs=1e-5)
     monkeypatch.setattr("rankwright.training.teachers.Live._made", None)  # whatever is not in the store
+    monkeypatch.setattr("rankwright.assemble.rerank_run", lambda *given, **more: pytest.fail("a pair is scored twice"))
     main([*command, "two.trec"])
     assert Path("two.trec").read_bytes() == Path("one.trec").read_bytes()
     main([*command[:5], "one.trec", "--out", "three.trec"])

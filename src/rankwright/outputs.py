@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import storage
 from .errors import UsageError
+from .ledger import fingerprint
 
 
 def command(*words: str | Path) -> str:
@@ -38,3 +39,8 @@ def new_folder(name: str) -> Path:
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / storage.MANIFEST).is_file()):
         raise UsageError("exists and is no artefact", where=name, fix="choose another folder, or remove this one")
     return path
+
+
+def workplace(out: str, cache: Path) -> Path:
+    """Where the work for an output is kept until it is there: in the cache, by the output's path."""
+    return cache / "work" / fingerprint(str(Path(out).absolute()))

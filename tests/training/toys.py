@@ -22,6 +22,8 @@ def _keyed_mask(keys: torch.Tensor, longest: int, dim: int, p: float) -> torch.T
 class Toy(nn.Module):
     """Embeds, drops out by key, mixes tokens; one vector a text, or one a token (`late`)."""
 
+    pairing = None  # texts are represented apart
+
     packed = False
     normalised: bool | None = False
 

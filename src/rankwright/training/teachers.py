@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from ..errors import NonFiniteError
-from ..types import Reps, Run, Side, Texts
+from ..names import picked
+from ..types import Qrels, Reps, Run, Side, Texts
 from .scores import ScoreStore, pair_keys, text_keys
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ else:
 _TOKENS = 4096  # of one micro-batch
 _PAIRS = 4096  # that a cross-encoder reads, sorted by length together
 _SCORES = 4 << 20  # pairs compared at a time
+_KEPT = 1 << 16  # pairs written at a time
 
 
 class Teacher(ABC):
@@ -43,6 +45,31 @@ class Live(Teacher):
 
     def __init__(self, ranker: Ranker, texts: Callable[[Side, Sequence[str]], Texts], store: ScoreStore) -> None:
         self._ranker, self._texts, self._store = ranker, texts, store
+
+    def learn(self, pairs: Run | Qrels, score: Callable[[Run], Run]) -> None:
+        """Let `score` give, all at once, the scores of these pairs that are not in the store, and keep them.
+
+        Args:
+            score: from pairs to the same pairs with their scores, in any order within a query.
+        """
+        keys = np.empty((len(pairs), 2), np.uint64)
+        for i, query in enumerate(pairs.queries):
+            span = slice(int(pairs.offsets[i]), int(pairs.offsets[i + 1]))
+            docs = picked(pairs.docs, pairs.columns[span])
+            asked = text_keys([query], self._texts("query", [query]))
+            keys[span] = pair_keys(asked, text_keys(docs, self._texts("doc", docs)))[0]
+        missing = np.isnan(self._store.get(keys))
+        if not missing.any():
+            return
+        group = np.repeat(np.arange(len(pairs.queries)), np.diff(pairs.offsets))[missing]
+        offsets = np.append(0, np.cumsum(np.bincount(group, minlength=len(pairs.queries))))
+        columns = pairs.columns[missing]
+        made = score(Run(pairs.queries, pairs.docs, offsets, columns, np.zeros(len(columns))))
+        assert np.array_equal(made.offsets, offsets), "every pair is scored"
+        order, back = np.lexsort((columns, group)), np.lexsort((made.columns, group))
+        for begin in range(0, len(order), _KEPT):
+            rows = order[begin : begin + _KEPT]
+            self._store.add(keys[missing][rows], made.values[back[begin : begin + _KEPT]])
 
     def score(
         self, queries: Sequence[str], docs: Sequence[str], *, wanted: Bool[np.ndarray, "q m"] | None = None

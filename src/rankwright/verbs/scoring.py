@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from argparse import Namespace
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import assemble, teaching
+import numpy as np
+
+from .. import assemble, storage, teaching
 from ..console import out
 from ..data import Dataset, Mixture, Reading, read_qrels, read_run, write_run
 from ..errors import DataError
-from ..outputs import new_file
+from ..outputs import new_file, workplace
 
 if TYPE_CHECKING:
     from ..types import Qrels, Run
@@ -24,12 +27,22 @@ def score(given: Namespace) -> None:
     path = new_file(given.out)
     dataset = assemble.open_dataset(given.data, reading=Reading(lenient=given.lenient))
     pairs, device = _pairs(given.pairs, dataset), assemble.pick_device(given.device)
+    work = workplace(given.out, dataset.cache)
     with ExitStack() as held:
-        teachers = [
-            held.enter_context(teaching.live(load(name, device=device), Mixture.of(dataset))) for name in given.model
-        ]
+        teachers = []
+        for number, name in enumerate(given.model):
+            ranker = load(name, device=device)
+            teachers.append(held.enter_context(teaching.live(ranker, Mixture.of(dataset))))
+            everything = int(np.diff(pairs.offsets).max())
+            teachers[-1].learn(
+                pairs,
+                partial(
+                    assemble.rerank_run, ranker, dataset, depth=everything, device=device, folder=work / str(number)
+                ),
+            )
         scores = teaching.score_pairs(teachers[0] if len(teachers) == 1 else Mean(teachers), pairs)
     write_run(path, scores, tag="teacher")
+    storage.remove_folder(work)
     out(f"scores: {given.out}  ({len(scores.queries):,} queries, {len(scores):,} pairs)")
     out(f"next:   in a recipe: objective: [{{loss: MarginMSE, against: own, teacher: {given.out}}}]")
 

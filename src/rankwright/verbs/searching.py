@@ -11,8 +11,7 @@ from .. import assemble, storage
 from ..console import out, table
 from ..data import Dataset, Reading, read_run, write_qrels, write_run
 from ..errors import ArtefactError, UsageError
-from ..ledger import fingerprint
-from ..outputs import command, new_file, new_folder
+from ..outputs import command, new_file, new_folder, workplace
 from ..training import distributed
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def rerank(given: Namespace) -> None:
 
     path, dataset, device = new_file(given.out), _open(given), assemble.pick_device(given.device)
     first, precision = read_run(Path(given.run), dataset.reading), assemble.pick_precision(given.precision, device)
-    ranker, work = load(given.model, device=device), _workplace(given, dataset) / "scores"
+    ranker, work = load(given.model, device=device), workplace(given.out, dataset.cache) / "scores"
     began = time.perf_counter()
     found = assemble.rerank_run(
         ranker, dataset, first, depth=given.depth, device=device, precision=precision,
@@ -123,7 +122,7 @@ def mine(given: Namespace) -> None:
     if given.model and distributed.world() > 1:  # all encode; the rest is the first one's, which finds the vectors
         device = assemble.pick_device(given.device)
         assemble.encode_corpus(
-            load(given.model, device=device), dataset, _workplace(given, dataset) / "vectors", device=device
+            load(given.model, device=device), dataset, workplace(given.out, dataset.cache) / "vectors", device=device
         )
     if distributed.rank() == 0:
         with distributed.alone():
@@ -139,7 +138,7 @@ def _mine(given: Namespace, path: Path, dataset: Dataset, known: Qrels, spec: Mi
     if not len(negatives):
         raise UsageError(f"no negatives were found: {report}", fix=f"{NO_NEGATIVES}, or mine in another --split or run")
     write_qrels(path, negatives)
-    storage.remove_folder(_workplace(given, dataset))
+    storage.remove_folder(workplace(given.out, dataset.cache))
     out(str(report))
     out(f"negatives: {given.out}")
     source = f"Judged: {{dataset: {given.data}, qrels: {given.out}, grade: 0}}"
@@ -152,7 +151,7 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
 
     if given.run:
         return read_run(Path(given.run), dataset.reading), None
-    depth, ids, work = given.ranks[1] + 100, known.queries, _workplace(given, dataset)
+    depth, ids, work = given.ranks[1] + 100, known.queries, workplace(given.out, dataset.cache)
     if given.bm25:
         index = assemble.bm25_index(dataset, work / "bm25", BM25())
         texts = [dataset.queries[int(row)].text for row in assemble.rows_of(dataset.queries, ids, "query")]
@@ -165,8 +164,3 @@ def _candidates(given: Namespace, dataset: Dataset, known: Any, scores: bool) ->
         return found, None
     queries = assemble.encode_queries(ranker, dataset, ids, device=device)
     return found, exact_index(vectors, device).score(queries, ids, pairs=known)
-
-
-def _workplace(given: Namespace, dataset: Dataset) -> Path:
-    """Where the work for an output is kept until it is there: in the cache, by the output's path."""
-    return dataset.cache / "work" / fingerprint(str(Path(given.out).absolute()))

@@ -264,6 +264,7 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("doctor", data), ("check-gradients", str(recipe), "--queries", "3"), ("export", model, "--out", "m"),
         ("export", model, "--verify"), ("topics", data, "--model", model, "--topics", "2", "--out", "t.tsv"),
         ("convert", data, "--to", "tevatron", "--out", "t"),
+        ("rerank", "a.trec", data, "--model", model, "--out", "r.trec"),
         ("convert", "t", "--out", "c"),
     )  # fmt: skip
     with _endpoint() as url:

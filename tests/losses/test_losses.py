@@ -298,3 +298,14 @@ def test_a_target_of_a_thousand_overflows_no_gain():
     scores, targets = torch.randn(2, 4), torch.tensor([[1000.0, 999, 0, 0], [1000.0, 1000, 1000, 0]])
     for loss in (ApproxNDCG(), LambdaLoss(), LambdaLoss(weighting="ndcg1")):
         assert torch.isfinite(loss(scores, targets, torch.ones(2, 4, dtype=torch.bool))).all()
+
+
+def test_equal_reciprocal_ranks_share_the_gradient_in_lists_of_any_width():
+    """Sums in another order may differ in the last place; found by the test of masked places."""
+    scores = np.array([[-1.0, -1, 1, -1, 1, 0, -1], [-1, 0, -2, 0, 0, 0, -1]])
+    targets = np.array([[1.0, 3, 0, 3, 0, 0, 3], [3, 3, 0, 3, 2, 0, 2]])
+    for extra in range(5):
+        padded = [np.concatenate([x, np.full((2, extra), 7.0)], 1) for x in (scores, targets)]
+        mask = np.concatenate([np.ones((2, 7), bool), np.zeros((2, extra), bool)], 1)
+        _, grad = _run(ApproxMRR(), *padded, mask)
+        assert np.ptp(grad[1, [1, 3, 4]].numpy()) < 1e-12

@@ -13,6 +13,7 @@ from .loss import Loss
 
 _Gain = Literal["exponential", "linear"]
 _Discount = Literal["log2", "reciprocal", "none"]
+_SAME = 64  # units in the last place by which equal reciprocal ranks may differ
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class ApproxMRR(Loss):
     def __call__(
         self, scores: Float[Tensor, "q m"], targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]
     ) -> Float[Tensor, " q"]:
+        import torch
+
         from ._lists import clean
         from ._pairs import Pairs
 
@@ -75,7 +78,9 @@ class ApproxMRR(Loss):
         worth = clean(targets, mask).clamp(max=1)[pairs.row, pairs.column]
         reciprocal = worth / pairs.ranks(clean(scores, mask), self.temperature)
         table = scores.new_zeros(scores.shape).index_put((pairs.row, pairs.column), reciprocal)
-        return (1 - table.amax(-1)).masked_fill(~relevant.any(-1), 0.0)
+        highest = table.amax(-1, keepdim=True).detach()
+        equal = table >= highest * (1 - _SAME * torch.finfo(table.dtype).eps)  # sums in another order round otherwise
+        return (1 - (table * equal).sum(-1) / equal.sum(-1)).masked_fill(~relevant.any(-1), 0.0)
 
     def defined(self, targets: Float[Tensor, "q m"], mask: Bool[Tensor, "q m"]) -> Bool[Tensor, " q"]:
         return (mask & (targets > 0)).any(-1)

@@ -34,7 +34,7 @@ class Cells:
         """(collection, condition, seed) -> [queries, measures], of the finished runs."""
         made = {}
         for (collection, condition, seed), folder in self.folders.items():
-            runs = [p for p in folder.glob("evaluation/*/*.trec") if p.stem not in ("start", "bm25")]
+            runs = sorted(folder.glob("evaluation/*/*.trec"), key=lambda path: path.stem != "trained")
             if runs and (folder / "report.html").exists():
                 qrels = Dataset.open(self.tests[collection], reading=Reading()).qrels("test")
                 made[collection, condition, seed] = evaluate(read_run(runs[0]), qrels, MEASURES).values

@@ -160,22 +160,24 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with medquad and cranfield")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="of scifact, medquad, cranfield")
+    parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
     parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
     args = parser.parse_args()
     for name, make in (("medquad", medquad), ("cranfield", cranfield)):
         if args.data and not (args.work / "data" / name).exists():
             make(args.data / name, args.work / "data" / name)
     chosen = {n: c for n, c in collections(args.work).items() if (not args.only or n in args.only)}
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda n: prepare(n, chosen[n], args.work), chosen))
-        cells = [
-            (n, cond, seed)
-            for seed in args.seeds
-            for cond in (*LEVELS, *MARGINS)
-            for n in chosen
-            if cond != "untouched" or seed == args.seeds[0]
-        ]
-        list(pool.map(lambda cell: carry_out(student(cell[0], cell[1], chosen[cell[0]], args.work, cell[2])), cells))
+    cells = [
+        (n, cond, seed)
+        for seed in args.seeds
+        for cond in (*LEVELS, *MARGINS)
+        for n in chosen
+        if cond != "untouched" or seed == args.seeds[0]
+    ]
+    if not args.table:
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(lambda n: prepare(n, chosen[n], args.work), chosen))
+            list(pool.map(lambda cell: carry_out(student(*cell[:2], chosen[cell[0]], args.work, cell[2])), cells))
     made = {(n, cond, seed): args.work / n / f"{cond}-{seed}" for n, cond, seed in cells} | {
         (n, "teacher", 0): args.work / n / "teacher" for n in chosen
     }

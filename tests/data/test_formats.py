@@ -332,3 +332,8 @@ def test_real_runs() -> None:
         for system in ("bm25", "colbert"):
             run = read_run(SHARED / "trec-dl-passage" / "runs" / f"{system}.{year}.trec.gz")
             assert (len(run.queries), len(run)) == (queries, queries * 100)
+
+
+def test_a_brace_is_an_id_like_another(tmp_path: Path) -> None:
+    (tmp_path / "q.qrels").write_text("{ 0 d1 1\n{ 0 d2 0\n")
+    assert read_qrels(tmp_path / "q.qrels").to_dict() == {"{": {"d1": 1.0, "d2": 0.0}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from ._json import read_jsonl
 from ._lines import PACKED, input_errors, kind_of, read_lines
 from .policy import Reading, shown
 
+_OBJECT = re.compile(r'\s*\{\s*("|\}|$)')  # an id may be "{"
 ID_NAMES = ("_id", "id", "docid", "doc_id", "pid", "qid", "query_id")
 TEXT_NAMES = ("text", "contents", "document_text", "query_text")
 _BATCH = 1024
@@ -70,7 +72,7 @@ def _rows(path: Path, reading: Reading) -> Iterator[Row]:
 def looks_like_json(path: Path, reading: Reading) -> bool:
     """Whether the first line that is not blank opens a JSON object."""
     quiet = Reading(lenient=reading.lenient)  # the lines are read again, and counted then
-    return any(line.lstrip().startswith("{") for _, line in _first(read_lines(path, quiet)))
+    return any(_OBJECT.match(line) for _, line in _first(read_lines(path, quiet)))
 
 
 def _first(lines: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:

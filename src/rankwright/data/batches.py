@@ -151,7 +151,8 @@ def planned(spec: str, batches: list[list[int]], size: int, *, queries: int, dro
         batches = [batch for batch in batches if len(batch) == size]
     if not batches:
         what = f"{queries} queries fill no batch of {size}"
-        raise RecipeError(what, where=spec, fix="lower size or leave drop_last out")
+        shared = "set repeats: true if queries share documents, " if queries >= size and spec != "ByDocument" else ""
+        raise RecipeError(what, where=spec, fix=f"{shared}lower size or leave drop_last out")
     return EpochPlan.of(batches)
 
 

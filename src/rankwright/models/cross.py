@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
 from .dense import Lora, check_choice, check_probability, check_template
+from .specification import continued
 
 if TYPE_CHECKING:
     from .ranker import Ranker
@@ -83,14 +84,8 @@ class Cross:
             check_template(self.template)
 
     def started_from(self, folder: str) -> Cross:
-        """The same training choices on a model folder that we wrote: the folder says what the model is built of."""
-        return Cross(
-            folder,
-            dropout=self.dropout,
-            lora=self.lora,
-            freeze=self.freeze,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
+        """See `specification.continued`."""
+        return continued(self, folder)
 
     def load(self, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Ranker:
         """The model itself, in evaluation mode.

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
+from .specification import continued
 
 if TYPE_CHECKING:
     from .ranker import Ranker
@@ -99,14 +100,8 @@ class Dense:
             )
 
     def started_from(self, folder: str) -> Dense:
-        """The same training choices on a model folder that we wrote: the folder says what the model is built of."""
-        return Dense(
-            folder,
-            dropout=self.dropout,
-            lora=self.lora,
-            freeze=self.freeze,
-            gradient_checkpointing=self.gradient_checkpointing,
-        )
+        """See `specification.continued`."""
+        return continued(self, folder)
 
     def load(self, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Ranker:
         """The model itself, in evaluation mode.

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from .ranker import Ranker
+
+_KEPT = ("dropout", "lora", "freeze", "gradient_checkpointing")  # how a model is trained, not what it is built of
+Spec = TypeVar("Spec", bound=Any)
 
 
 @runtime_checkable
@@ -19,3 +22,8 @@ class Model(Protocol):
     def started_from(self, folder: str) -> Model:
         """The same training choices on a model folder that we wrote."""
         ...
+
+
+def continued(spec: Spec, folder: str) -> Spec:
+    """The same training choices on a model folder that we wrote: the folder says what the model is built of."""
+    return type(spec)(folder, **{name: getattr(spec, name) for name in _KEPT})

@@ -67,9 +67,9 @@ class Live(Teacher):
         made = score(Run(pairs.queries, pairs.docs, offsets, columns, np.zeros(len(columns))))
         assert np.array_equal(made.offsets, offsets), "every pair is scored"
         order, back = np.lexsort((columns, group)), np.lexsort((made.columns, group))
+        new_keys, new_values = keys[missing][order], made.values[back]
         for begin in range(0, len(order), _KEPT):
-            rows = order[begin : begin + _KEPT]
-            self._store.add(keys[missing][rows], made.values[back[begin : begin + _KEPT]])
+            self._store.add(new_keys[begin : begin + _KEPT], new_values[begin : begin + _KEPT])
 
     def score(
         self, queries: Sequence[str], docs: Sequence[str], *, wanted: Bool[np.ndarray, "q m"] | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -23,17 +23,23 @@ PEER, PEER_CACHED = "ST MultipleNegativesRankingLoss", "ST CachedMultipleNegativ
 
 def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
-    cells, notes = [], {"threads": torch.get_num_threads(), "backbone": BACKBONE}
+    cells: list[Cell] = []
+    notes: dict[str, Any] = {"threads": torch.get_num_threads(), "backbone": BACKBONE}
+    for cell in _cells(notes):  # published one by one: an hour's work is not lost to its last minute
+        cells.append(cell)
+        publish("training", cells, ours=OURS, packages=["transformers", "sentence-transformers"], notes=notes)
+
+
+def _cells(notes: dict[str, Any]) -> Iterator[Cell]:
+    yield from (_loss_stage(size) for size in (1024, 4096))
+    yield _collation()
     for name in collections():
         columns = tuples(name, 32)
         for length in (256, 512):
-            cells.append(_step(columns, f"step, {label(name)}, 32 queries, length {length}", length, notes))
+            yield _step(columns, f"step, {label(name)}, 32 queries, length {length}", length, notes)
     columns = tuples(collections()[-1], 32)
     task = f"step, {label(collections()[-1])}, 32 queries, length 256, the model's own dropout"
-    cells.append(_step(columns, task, 256, notes, dropout=None))
-    cells += [_loss_stage(size) for size in (1024, 4096)]
-    cells.append(_collation())
-    publish("training", cells, ours=OURS, packages=["transformers", "sentence-transformers"], notes=notes)
+    yield _step(columns, task, 256, notes, dropout=None)
 
 
 def _step(
@@ -152,7 +158,7 @@ def _loss_stage(size: int, dim: int = 384) -> Cell:
             s: Reps(v.clone()[:, None].requires_grad_(), torch.ones(len(v), 1) > 0)
             for s, v in (("query", q), ("doc", d))
         }
-        step._differentiate(batch, leaves, 1.0)  # type: ignore[arg-type]
+        step._differentiate(batch, (None,), leaves, 1.0)  # type: ignore[arg-type]
 
     return interleave(f"loss stage, {size} queries, {2 * size} documents", {PEER_CACHED: theirs, OURS: ours}, rounds=3)
 

@@ -16,12 +16,12 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "rankwright"
 FILES = sorted(SOURCE.rglob("*.py"))
-WRITERS = ("storage.py", "_files.py")
+WRITERS = ("storage.py", "_files.py", "_scratch.py")
 
 # --- who may import whom ----------------------------------------------------------------------------------------------
 
 RECIPE = {"recipe", "_yaml", "_fields", "_schema"}
-BASE = {"types", "names", "errors", "storage", "_files", "artefacts", "randomness", "signals", "progress"}
+BASE = {"types", "names", "errors", "storage", "_files", "_scratch", "artefacts", "randomness", "signals", "progress"}
 WITHIN_BASE = {
     "errors": set(),
     "types": {"names"},
@@ -31,7 +31,8 @@ WITHIN_BASE = {
     "signals": {"errors"},
     "artefacts": {"errors"},
     "_files": {"errors", "artefacts"},
-    "storage": {"errors", "artefacts", "_files"},
+    "_scratch": {"_files"},
+    "storage": {"errors", "artefacts", "_files", "_scratch"},
 }
 LOWER = {"data", "models", "losses", "evaluation"}
 UPPER = {"training", "search", "llm"}
@@ -56,12 +57,12 @@ def allowed(part: str) -> set[str]:
     if part == "losses":
         return {"types", "errors"}
     if part in LOWER:
-        return BASE - {"_files", "artefacts"}
+        return BASE - {"_files", "_scratch", "artefacts"}
     if part in UPPER:
-        return (BASE - {"_files", "artefacts"}) | {"recipe"} | LOWER
+        return (BASE - {"_files", "_scratch", "artefacts"}) | {"recipe"} | LOWER
     for level, parts in enumerate(TOP):
         if part in parts:
-            return (ROOMS - {"_files", "artefacts", "_yaml", "_fields", "_schema"}).union(*TOP[: level + 1])
+            return (ROOMS - {"_files", "_scratch", "artefacts", "_yaml", "_fields", "_schema"}).union(*TOP[: level + 1])
     raise AssertionError(f"'{part}' has no place in tests/test_architecture.py: say on which level it stands")
 
 

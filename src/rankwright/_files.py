@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,18 @@ def write_json(path: str | Path, value: object) -> None:
 def write_npy(path: str | Path, array: np.ndarray) -> None:
     with write_file(path) as file:
         np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+
+def write_npy_parts(path: str | Path, parts: Iterable[np.ndarray], *, dtype: np.dtype | type, rows: int) -> None:
+    """An array of one axis, `rows` long, that is never in memory as a whole: its parts in order."""
+    dtype, written = np.dtype(dtype).newbyteorder("<"), 0
+    with write_file(path) as file:
+        header = {"descr": dtype.str, "fortran_order": False, "shape": (rows,)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part, dtype).tobytes())
+            written += len(part)
+        assert written == rows, f"{written} rows were given, {rows} promised"
 
 
 def write_tensors(path: str | Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:

@@ -25,6 +25,7 @@ from .data import (
     TokenStore,
     TokenStores,
     file_hash,
+    supervise,
 )
 from .errors import DataError, UsageError
 from .ledger import fingerprint
@@ -276,6 +277,12 @@ def bm25_run(dataset: Dataset, index: LexicalIndex, query_ids: Sequence[str], *,
 def open_mixture(sources: Sequence[Source], *, reading: Reading, cache: Path | None = None) -> Mixture:
     """The data sets that sources are over, their texts in the cache."""
     return Mixture.open(sources, lambda name: open_dataset(name, reading=reading, cache=cache))
+
+
+def merged(mixture: Mixture, sources: Sequence[Source]) -> Supervision:
+    """What a stage learns from, its sources merged; where that is kept on disk, the first process writes it."""
+    with distributed.first_alone():
+        return supervise(mixture, sources)
 
 
 def make_loader(

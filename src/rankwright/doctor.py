@@ -19,9 +19,9 @@ from .data import (
     Judged,
     Reading,
     Shuffled,
-    Supervision,
     audit,
     read_run,
+    supervise,
     suspected_false_negatives,
 )  # fmt: skip
 from .errors import UsageError
@@ -139,7 +139,7 @@ def gradient_checks(plan: Recipe, *, queries: int, dtype: str) -> list[dict[str,
         mixture = assemble.open_mixture(stage.data, reading=Reading())
         small = replace(stage.batches if isinstance(stage.batches, Shuffled) else Shuffled(), size=queries)
         loader = assemble.make_loader(
-            ranker, mixture, Supervision.open(mixture, stage.data), group=stage.group, batches=small, seed=plan.seed,
+            ranker, mixture, supervise(mixture, stage.data), group=stage.group, batches=small, seed=plan.seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=0,
         )  # fmt: skip
         with teaching.teachers(stage.objective, mixture, reading=Reading(), device="cpu") as taught:

@@ -156,7 +156,7 @@ class Pipeline:
     def _supervision(self, mixture: Mixture, sources: Sequence[Source]) -> Supervision:
         """Merged once for all that asks for it: the last is kept."""
         if self._merged is None or self._merged[0] != tuple(sources):
-            self._merged = tuple(sources), Supervision.open(mixture, sources)
+            self._merged = tuple(sources), assemble.merged(mixture, sources)
         return self._merged[1]
 
     def _qrels(self, evaluation: Evaluation) -> Qrels:

@@ -32,9 +32,11 @@ from ._files import (
     write_file,
     write_json,
     write_npy,
+    write_npy_parts,
     write_tensors,
     write_text,
 )
+from ._scratch import Scratch
 from .artefacts import (
     BLOCK,
     FORMAT,
@@ -52,10 +54,10 @@ from .artefacts import (
 from .errors import ArtefactError, ResourceError, UsageError
 
 __all__ = [
-    "BLOCK", "FORMAT", "MANIFEST", "Draft", "FileSystem", "FileWriter", "Manifest", "append_line", "fs", "is_current",
-    "lock", "publish", "read_json", "read_lines", "read_manifest", "read_npy", "readable_lines", "remove_folder",
-    "require_space", "safe_name", "sweep", "verify", "write_bytes", "write_file", "write_json", "write_npy",
-    "write_tensors", "write_text",
+    "BLOCK", "FORMAT", "MANIFEST", "Draft", "FileSystem", "FileWriter", "Manifest", "Scratch", "append_line", "fs",
+    "is_current", "lock", "publish", "read_json", "read_lines", "read_manifest", "read_npy", "readable_lines",
+    "remove_folder", "require_space", "safe_name", "sweep", "verify", "write_bytes", "write_file", "write_json",
+    "write_npy", "write_npy_parts", "write_tensors", "write_text",
 ]  # fmt: skip
 
 _JOURNAL = "done.jsonl"

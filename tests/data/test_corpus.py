@@ -96,7 +96,7 @@ def test_what_reading_counted_is_kept(tmp_path: Path) -> None:
         yield Document("b", "", "")
 
     Corpus.build(tmp_path / "corpus", documents(), key="k", reading=reading)
-    assert Corpus.open(tmp_path / "corpus").problems == {"empty text": (1, ["f:2: document 'b' is empty"])}
+    assert Corpus.open(tmp_path / "corpus").problems == [["empty text", 1, ["f:2: document 'b' is empty"]]]
 
 
 @pytest.mark.parametrize("name", ["texts.bin", "ids.bin", "ids.offsets.npy", "hashes.npy"])

@@ -22,6 +22,7 @@ from rankwright.data import (
     Supervision,
     TokenStore,
     TokenStores,
+    supervise,
 )
 from rankwright.errors import DataError, RecipeError
 from rankwright.types import Qrels, Texts
@@ -51,7 +52,7 @@ def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 def _mixed(*sources: Judged) -> tuple[Mixture, Supervision]:
     opened: dict[str, Dataset] = {}
     mixture = Mixture.open(sources, lambda name: opened.setdefault(name, Dataset.open(name)))
-    return mixture, Supervision.open(mixture, sources)
+    return mixture, supervise(mixture, sources)
 
 
 def test_a_namespace_keeps_equal_ids_apart(names: tuple[str, str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rankwright import storage
-from rankwright.data import Dataset, Judged, Mixture, Ranking, Reading, Supervision, read_qrels, read_run
+from rankwright.data import Dataset, Judged, Mixture, Ranking, Reading, Supervision, read_qrels, read_run, supervise
 from rankwright.data.dialects import HoldOut, convert
 from rankwright.data.scores import read_scores
 from rankwright.errors import DataError, UsageError
@@ -93,9 +93,9 @@ def test_repair_keeps_first_mentions_and_appends_what_is_missing(tmp_path: Path)
 def test_as_a_source_the_target_is_the_largest_rank_minus_the_rank_plus_one(tmp_path: Path) -> None:
     convert(write(tmp_path / "in", ANSWERS[:1]), tmp_path / "out")
     source = Ranking(str(tmp_path / "out"), run=str(tmp_path / "out/ranking.trec"), target="rank")
-    rows = source.rows(Dataset.open(tmp_path / "out"), reading=Reading())
+    rows = next(source.parts(Dataset.open(tmp_path / "out"), reading=Reading()))
     assert rows.to_dict() == {"0": {"0-2": 4, "0-1": 3, "0-4": 2, "0-3": 1}}
-    found = Supervision.open(Mixture.of(Dataset.open(tmp_path / "out")), [source])
+    found = supervise(Mixture.of(Dataset.open(tmp_path / "out")), [source])
     assert len(found.rows(0)) == 4
 
 
@@ -237,7 +237,7 @@ def contrastive(folder: Path, run: Path) -> Supervision:
         Ranking(str(folder), run=str(run), depth=4, grade=0),
         Judged(str(folder), split="train"),
     ]
-    return Supervision.open(Mixture.of(Dataset.open(folder)), sources)
+    return supervise(Mixture.of(Dataset.open(folder)), sources)
 
 
 def test_a_positive_outside_the_depth_is_kept_as_judged_and_never_a_false_label(retrieved) -> None:
@@ -284,7 +284,7 @@ def test_distillation_takes_all_documents_of_the_ranking_in_an_order_of_chance(t
 
     convert(write(tmp_path / "in", ANSWERS[:1]), tmp_path / "out")
     source = Ranking(str(tmp_path / "out"), run=str(tmp_path / "out/ranking.trec"), target="rank")
-    found = Supervision.open(Mixture.of(Dataset.open(tmp_path / "out")), [source])
+    found = supervise(Mixture.of(Dataset.open(tmp_path / "out")), [source])
     orders = set()
     for epoch in range(20):
         example = Random(size=20).choose(found.candidates(0), seed=1, epoch=epoch)

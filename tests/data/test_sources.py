@@ -12,7 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import Dataset, Judged, Keep, Mixture, Ranking, Reading, Scored, Source, Supervision, Triples
+from rankwright.data import (
+    Dataset,
+    Judged,
+    Keep,
+    Mixture,
+    Ranking,
+    Reading,
+    Scored,
+    Source,
+    Supervision,
+    Triples,
+    supervise,
+)
 from rankwright.data.keeping import in_fraction
 from rankwright.errors import DataError, RecipeError
 from rankwright.types import Qrels
@@ -102,7 +114,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 
 def _open(dataset: Dataset, *sources: Source, reading: Reading | None = None) -> Supervision:
-    return Supervision.open(Mixture.open(sources, lambda _: dataset), sources, reading=reading)
+    return supervise(Mixture.open(sources, lambda _: dataset), sources, reading=reading)
 
 
 def _supervise(dataset: Dataset, *sources: Source) -> dict[str, dict[str, float]]:
@@ -111,7 +123,7 @@ def _supervise(dataset: Dataset, *sources: Source) -> dict[str, dict[str, float]
 
 def test_grades_are_filtered_then_replaced(dataset: Dataset) -> None:
     plain = Judged(dataset.name)
-    assert plain.rows(dataset, reading=Reading()).to_dict() == {
+    assert next(plain.parts(dataset, reading=Reading())).to_dict() == {
         "q1": {"d0": 2, "d1": 1, "d2": 0},
         "q2": {"d3": 3},
         "q3": {"d4": 0},

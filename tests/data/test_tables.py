@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rankwright.data import _ahead, _fields, _ids, _tables
+from rankwright.data import _ahead, _columns, _fields, _ids, _tables
 from rankwright.data.formats import read_qrels, read_run
 from rankwright.data.policy import Reading
 from rankwright.errors import DataError
@@ -125,7 +125,7 @@ def test_the_fast_way_is_no_weaker_than_the_exact_one(text: str, lenient: bool, 
 @settings(max_examples=300, deadline=None)
 @given(st.text("0123456789+-.eEnaif_xX", min_size=1, max_size=24) | st.floats().map(repr))
 def test_the_fast_way_reads_numbers_as_the_exact_one(text: str) -> None:
-    columns = _tables._split(f"q Q0 d 1 {text} t\n".encode(), _tables.TREC_RUN)
+    columns = _columns._split(f"q Q0 d 1 {text} t\n".encode(), _columns.TREC_RUN)
     if columns is not None:
         assert _fields.NUMBER.fullmatch(text)
         assert columns[2][0] == float(text)
@@ -171,9 +171,9 @@ def test_the_fast_way_takes_clean_files() -> None:
         "q Q0 d 1 2.5 tag\r",
         "q Q0 d\u00e9 1 2.5 tag",
     ):
-        assert _tables._split(f"{row}\n{row}\n".encode(), _tables.TREC_RUN) is not None
-    assert _tables._split(b"q d 1\n", _tables.Dialect("\t", 3, 0, 1, 2)) is None
-    assert _tables._split("\ufeffq Q0 d 1 2.5 tag\n".encode(), _tables.TREC_RUN) is None
+        assert _columns._split(f"{row}\n{row}\n".encode(), _columns.TREC_RUN) is not None
+    assert _columns._split(b"q d 1\n", _columns.Dialect("\t", 3, 0, 1, 2)) is None
+    assert _columns._split("\ufeffq Q0 d 1 2.5 tag\n".encode(), _columns.TREC_RUN) is None
 
 
 def test_threads_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

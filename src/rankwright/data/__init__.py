@@ -11,6 +11,7 @@ from .formats import read_corpus, read_qrels, read_queries, read_run, write_qrel
 from .groups import Group, OneRelevant, PerGrade, Random, Top, Window
 from .keeping import Keep
 from .loader import Loader
+from .merging import supervise
 from .mixed import Mixed, Part
 from .mixture import Collection, Mixture
 from .pairs import HardMargin, MarginBins
@@ -68,6 +69,7 @@ __all__ = [
     "read_scores",
     "read_topics",
     "read_triples",
+    "supervise",
     "suspected_false_negatives",
     "write_qrels",
     "write_run",

@@ -28,7 +28,7 @@ class Corpus(Sequence[Document]):
 
     Attributes:
         fingerprint: hash of all ids, titles and texts in their order.
-        problems: what reading the source leniently came across: kind -> (count, examples).
+        problems: what reading the source leniently came across, see `Reading.met`.
     """
 
     def __init__(self, folder: Path, ids: Ragged, texts: Ragged, manifest: storage.Manifest) -> None:
@@ -37,7 +37,7 @@ class Corpus(Sequence[Document]):
         self._hash_rows = np.asarray(storage.read_npy(folder / "hash_rows.npy"))
         self.key = manifest.key
         self.fingerprint: str = manifest.meta["fingerprint"]
-        self.problems: dict[str, tuple[int, list[str]]] = {k: (n, list(e)) for k, n, e in manifest.meta["problems"]}
+        self.problems: list[tuple[str, int, list[str]]] = manifest.meta["problems"]
 
     @classmethod
     def build(
@@ -70,10 +70,8 @@ class Corpus(Sequence[Document]):
                         signals.check()
                     _add(document, ids, texts, fingerprint, where=where)
             _index(draft, where=where)
-            examples = reading.examples if reading else {}
-            counts = sorted(reading.counts.items()) if reading else []
             draft.meta["documents"] = len(ids.offsets) - 1
-            draft.meta["problems"] = [[kind, count, examples.get(kind, [])] for kind, count in counts]
+            draft.meta["problems"] = reading.met() if reading else []
             draft.meta["fingerprint"] = fingerprint.hexdigest()
         return cls.open(folder)
 

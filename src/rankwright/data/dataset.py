@@ -91,18 +91,26 @@ class Dataset:
         parts += [f"{split}={file_hash(path, cache=self.cache)}" for split, path in self.files.items()]
         return xxhash.xxh3_128_hexdigest("\n".join(parts).encode())
 
-    def qrels(self, split: str, *, reading: Reading | None = None) -> Qrels:
-        """The judgements of one split, see `read_qrels`.
+    def file(self, split: str) -> Path:
+        """The qrels file of a split.
 
         Raises:
-            DataError: no such split, or a problem of policy.py.
+            DataError: no such split.
         """
         if split not in self.files:
             there = ", ".join(self.files) or "none"
             close = difflib.get_close_matches(split, self.files, 1)
             fix = f"did you mean '{close[0]}'?" if close else "use one of these, or add the file qrels/<split>.tsv"
             raise DataError(f"no split '{split}'; splits: {there}", where=self.folder, fix=fix)
-        return self.read_qrels(self.files[split], reading=reading)
+        return self.files[split]
+
+    def qrels(self, split: str, *, reading: Reading | None = None) -> Qrels:
+        """The judgements of one split, see `read_qrels`.
+
+        Raises:
+            DataError: no such split, or a problem of policy.py.
+        """
+        return self.read_qrels(self.file(split), reading=reading)
 
     def read_qrels(self, path: str | Path, *, reading: Reading | None = None) -> Qrels:
         """Any qrels file over this data set's ids, checked against them.
@@ -268,9 +276,7 @@ def _converted(path: Path, role: str, *, reading: Reading, cache: Path) -> Corpu
         fresh = Reading(lenient=reading.lenient)
         records = track(_records(path, role, fresh), f"read {path.name}", unit="records")
         corpus = Corpus.build(folder, records, key=key, reading=fresh, where=path)
-    for kind, (count, examples) in corpus.problems.items():
-        reading.counts[kind] += count
-        reading.examples.setdefault(kind, []).extend(examples)
+    reading.include(corpus.problems)
     return corpus
 
 

@@ -13,10 +13,12 @@ import numpy as np
 from ..errors import DataError, NonFiniteError, UsageError
 from ..storage import write_file
 from ..types import Document, Qrels, Run
+from ._columns import QRELS_EXPECTED, RUN_EXPECTED, qrels_dialect, run_dialect
 from ._fields import LARGEST_GRADE, is_clean_id
 from ._json import JsonParser, read_jsonl
 from ._lines import read_lines
-from ._tables import QRELS_EXPECTED, RUN_EXPECTED, Table, qrels_dialect, run_dialect
+from ._parting import UNDIVIDED, Parting
+from ._tables import Table
 from ._texts import CORPUS, QUERIES, read_texts
 from .policy import Reading, shown
 
@@ -63,10 +65,14 @@ def read_qrels(path: Path, reading: Reading | None = None) -> Qrels:
     Raises:
         DataError: a problem of policy.py.
     """
-    path, reading = Path(path), reading or Reading()
-    table = Table(path, reading, grades=True)
+    return next(qrels_parts(path, reading or Reading()))
+
+
+def qrels_parts(path: Path, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
+    """`read_qrels` for the queries of one part after the other."""
+    table = Table(Path(path), reading, grades=True, parting=parting)
     table.read(qrels_dialect, QRELS_EXPECTED)
-    return table.build(Qrels)
+    yield from table.parts(Qrels)
 
 
 def read_run(path: Path, reading: Reading | None = None) -> Run:
@@ -75,9 +81,14 @@ def read_run(path: Path, reading: Reading | None = None) -> Run:
     Raises:
         DataError: a problem of policy.py.
     """
-    table = Table(Path(path), reading or Reading(), grades=False)
+    return next(run_parts(path, reading or Reading()))
+
+
+def run_parts(path: Path, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Run]:
+    """`read_run` for the queries of one part after the other."""
+    table = Table(Path(path), reading, grades=False, parting=parting)
     table.read_text(run_dialect, RUN_EXPECTED)
-    return table.build(Run)
+    yield from table.parts(Run)
 
 
 def write_run(path: Path, run: Run, *, tag: str = "rankwright", depth: int | None = None) -> None:

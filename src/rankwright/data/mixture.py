@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +13,7 @@ import xxhash
 from ..errors import DataError, RecipeError
 from ..names import picked
 from ..types import Document, Qrels
+from ._parting import UNDIVIDED, Parting
 from .corpus import Corpus
 from .dataset import Dataset, rows_where, select_queries
 from .policy import shown
@@ -21,6 +22,8 @@ from .supervision import Supply
 if TYPE_CHECKING:
     from .policy import Reading
     from .sources import Source
+
+_AT_ONCE = 1 << 16  # ids that are strings at the same time
 
 
 class Part(NamedTuple):
@@ -68,6 +71,10 @@ class Collection:
         Raises:
             DataError: an id stands for two different texts.
         """
+        blocks = [self._rows(ids[begin : begin + _AT_ONCE]) for begin in range(0, len(ids), _AT_ONCE)]
+        return np.concatenate([np.zeros(0, np.int64), *blocks])
+
+    def _rows(self, ids: Sequence[str]) -> np.ndarray:
         found = np.full(len(ids), -1, np.int64)
         for begin, (namespace, corpus) in zip(self._begins.tolist(), self.parts):
             prefix = namespaced("", namespace)
@@ -129,26 +136,40 @@ class Mixture:
         """The queries, as documents without a title."""
         return Collection((part.query_namespace, part.dataset.queries) for part in self.parts)
 
-    def supply(self, source: Source, *, reading: Reading | None = None) -> Supply:
-        """What one of the sources gives, under the ids of the mixture; documents that its corpus lacks are left out.
+    def supplies(
+        self, source: Source, *, reading: Reading | None = None, parting: Parting = UNDIVIDED
+    ) -> Iterator[Supply]:
+        """What one of the sources gives, part by part, under the ids of the mixture.
+
+        Documents that its corpus lacks are left out.
 
         Raises:
+            RecipeError: it is limited to queries, and none of its own is among them.
             DataError: a problem of policy.py.
         """
         dataset = next(part.dataset for part in self.parts if part.dataset.name == source.dataset)
-        reading = reading or dataset.reading
-        table = source.among(source.rows(dataset, reading=reading), reading=reading)
-        table = rows_where(table, (dataset.corpus.rows(table.docs) >= 0)[table.columns])
-        named = Qrels(
-            [namespaced(name, source.query_namespace) for name in table.queries],
-            [namespaced(name, source.namespace) for name in table.docs],
-            table.offsets, table.columns, source.targets(table.values),
-        )  # fmt: skip
-        keep = source.keep
-        return Supply(
-            named, keep.fixed(table) if keep else None, draw=keep.random if keep else None,
-            grades=source.grades(table.values), ranked=source.ranked,
-        )  # fmt: skip
+        reading, keep = reading or dataset.reading, source.keep
+        chosen, seen, taken = source.chosen(reading=reading), 0, 0
+        parting = parting._replace(prefix=namespaced("", source.query_namespace))
+        for table in source.parts(dataset, reading=reading, parting=parting):
+            among = chosen(table.queries)
+            seen, taken = seen + len(among), taken + int(among.sum())
+            table = table if among.all() else select_queries(table, np.flatnonzero(among))
+            table = rows_where(table, (dataset.corpus.rows(table.docs) >= 0)[table.columns])
+            named = Qrels(
+                [namespaced(name, source.query_namespace) for name in table.queries],
+                [namespaced(name, source.namespace) for name in table.docs],
+                table.offsets, table.columns, source.targets(table.values),
+            )  # fmt: skip
+            yield Supply(
+                named, keep.fixed(table) if keep else None, draw=keep.random if keep else None,
+                grades=source.grades(table.values), ranked=source.ranked,
+            )  # fmt: skip
+        if source.queries is not None and not taken:
+            raise RecipeError(
+                f"queries: {source.queries} names none of its {seen:,} queries",
+                where=type(source).__name__, fix="check the file, or take a larger part",
+            )  # fmt: skip
 
     def check(self, table: Qrels) -> None:
         """That every id of a merged table stands for one text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +150,16 @@ class Reading:
         """Count what was left out or repaired as the user asked: no problem, but nothing to be silent about."""
         self.notes[kind] += 1
         self._keep(kind, example)
+
+    def met(self) -> list[tuple[str, int, list[str]]]:
+        """(kind, count, examples) of the problems so far: what an artefact keeps of its making."""
+        return [(kind, count, self.examples.get(kind, [])) for kind, count in sorted(self.counts.items())]
+
+    def include(self, met: Iterable[tuple[str, int, list[str]]]) -> None:
+        """Count what another reading met, as when what it made is used again."""
+        for kind, count, examples in met:
+            self.counts[kind] += count
+            self.examples.setdefault(kind, []).extend(examples)
 
     def _keep(self, kind: str, example: str) -> None:
         examples = self.examples.setdefault(kind, [])

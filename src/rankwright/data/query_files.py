@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import DataError
+from ._columns import QUERY_NAMES
 from ._fields import check_id
 from ._json import read_jsonl
 from ._lines import kind_of, read_lines
-from ._tables import QUERY_NAMES
 from ._texts import looks_like_json, parquet_records
 from .formats import write_lines
 from .policy import Reading, shown

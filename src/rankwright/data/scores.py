@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..types import Qrels
+from ._columns import QUERY_NAMES, TREC_RUN, Dialect, three_columns
 from ._fields import NUMBER
-from ._tables import QUERY_NAMES, TREC_RUN, Dialect, Table, three_columns
+from ._parting import UNDIVIDED, Parting
+from ._tables import Table
 from .policy import Reading
 
 _SCORES = (
@@ -28,9 +31,14 @@ def read_scores(path: Path, reading: Reading | None = None) -> Qrels:
     Raises:
         DataError: a problem of policy.py.
     """
-    table = Table(Path(path), reading or Reading(), grades=False, repeats=True)
+    return next(score_parts(path, reading or Reading()))
+
+
+def score_parts(path: Path, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
+    """`read_scores` for the queries of one part after the other."""
+    table = Table(Path(path), reading, grades=False, repeats=True, parting=parting)
     table.read(_scores_dialect, _SCORES)
-    return table.build(Qrels)
+    yield from table.parts(Qrels)
 
 
 def read_triples(path: Path, reading: Reading | None = None) -> Qrels:
@@ -39,9 +47,14 @@ def read_triples(path: Path, reading: Reading | None = None) -> Qrels:
     Raises:
         DataError: a problem of policy.py, such as a document that is both for one query.
     """
-    table = Table(Path(path), reading or Reading(), grades=True, repeats=True)
+    return next(triple_parts(path, reading or Reading()))
+
+
+def triple_parts(path: Path, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
+    """`read_triples` for the queries of one part after the other."""
+    table = Table(Path(path), reading, grades=True, repeats=True, parting=parting)
     table.read_text(_triples_dialect, _TRIPLES)
-    return table.build(Qrels)
+    yield from table.parts(Qrels)
 
 
 def _scores_dialect(line: str) -> Dialect | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -13,11 +13,12 @@ import numpy as np
 
 from ..errors import RecipeError
 from ..types import Qrels, Run
-from .dataset import rows_where, select_queries
-from .formats import read_run
+from ._parting import UNDIVIDED, Parting
+from .dataset import rows_where
+from .formats import qrels_parts, run_parts
 from .keeping import Keep, in_fraction
 from .query_files import read_query_ids
-from .scores import read_scores, read_triples
+from .scores import score_parts, triple_parts
 
 if TYPE_CHECKING:
     from .dataset import Dataset
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Source(ABC):
-    """One place that relevance supervision comes from; a recipe names it, `rows` reads it.
+    """One place that relevance supervision comes from; a recipe names it, `parts` reads it.
 
     Attributes:
         dataset: folder or hub id of the texts.
@@ -44,43 +45,47 @@ class Source(ABC):
     ranked: ClassVar[bool] = False
 
     @abstractmethod
-    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+    def file(self, dataset: Dataset) -> Path:
+        """What it reads beside the texts.
+
+        Raises:
+            DataError: the data set has no such split.
+        """
+
+    @abstractmethod
+    def parts(self, dataset: Dataset, *, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
         """What it says about the ids of the opened data set: higher is better, in file order within a query.
+
+        One table for the queries of each part.
 
         Raises:
             DataError: a problem of policy.py.
         """
 
     def targets(self, values: np.ndarray) -> np.ndarray:
-        """The targets of the values of `rows` (float64 [n]); `keep` has seen the values before."""
+        """The targets of the values of `parts` (float64 [n]); `keep` has seen the values before."""
         return values
 
     def grades(self, values: np.ndarray) -> np.ndarray | None:
-        """What the values of `rows` state about relevance: above 0 relevant, else not; NaN: nothing (float64 [n]).
+        """What the values of `parts` state about relevance: above 0 relevant, else not; NaN: nothing (float64 [n]).
 
         None: the targets are grades.
         """
         return None
 
-    def among(self, table: Qrels, *, reading: Reading) -> Qrels:
-        """The rows of the queries that it is limited to.
+    def chosen(self, *, reading: Reading) -> Callable[[Sequence[str]], np.ndarray]:
+        """Tells which queries it is limited to: ids -> bool [n].
 
         Raises:
-            DataError: the file of queries cannot be read, or names none of them.
+            DataError: the file of queries cannot be read.
         """
-        if self.queries is None:
-            return table
-        if isinstance(self.queries, str):
-            wanted = set(read_query_ids(self.queries, reading))
-            chosen = np.array([query in wanted for query in table.queries], bool)
-        else:
-            chosen = in_fraction(list(table.queries), self.queries)
-        if not chosen.any():
-            raise RecipeError(
-                f"queries: {self.queries} names none of its {len(table.queries):,} queries",
-                where=type(self).__name__, fix="check the file, or take a larger part",
-            )  # fmt: skip
-        return select_queries(table, np.flatnonzero(chosen))
+        limit = self.queries
+        if limit is None:
+            return lambda ids: np.ones(len(ids), bool)
+        if isinstance(limit, str):
+            wanted = set(read_query_ids(limit, reading))
+            return lambda ids: np.array([query in wanted for query in ids], bool)
+        return lambda ids: in_fraction(list(ids), limit)
 
 
 def _check(source: Source, *texts: str) -> None:
@@ -159,17 +164,19 @@ class Judged(Source):
             what = "grade is one target for all, so relabel, floor and ceil have nothing to do"
             raise RecipeError(what, where="Judged.grade", fix="give either grade or the others")
 
-    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
-        if self.qrels is None:
-            table = dataset.qrels(self.split, reading=reading)
-        else:
-            table = dataset.read_qrels(self.qrels, reading=reading)
-        keep = np.ones(len(table), bool)
-        if self.min_grade is not None:
-            keep &= table.values >= self.min_grade
-        if self.max_grade is not None:
-            keep &= table.values <= self.max_grade
-        return rows_where(table, keep)
+    def file(self, dataset: Dataset) -> Path:
+        return dataset.file(self.split) if self.qrels is None else Path(self.qrels)
+
+    def parts(self, dataset: Dataset, *, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
+        path = self.file(dataset)
+        for table in qrels_parts(path, reading, parting):
+            table = dataset.checked(table, path, reading=reading)
+            keep = np.ones(len(table), bool)
+            if self.min_grade is not None:
+                keep &= table.values >= self.min_grade
+            if self.max_grade is not None:
+                keep &= table.values <= self.max_grade
+            yield rows_where(table, keep)
 
     def targets(self, values: np.ndarray) -> np.ndarray:
         if self.grade is not None:
@@ -222,9 +229,12 @@ class Scored(Source):
         _check(self, "scores")
         _check_finite("Scored", {"relevant_from": self.relevant_from})
 
-    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+    def file(self, dataset: Dataset) -> Path:
+        return Path(self.scores)
+
+    def parts(self, dataset: Dataset, *, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
         path = Path(self.scores)
-        return dataset.checked(read_scores(path, reading), path, reading=reading)
+        return (dataset.checked(table, path, reading=reading) for table in score_parts(path, reading, parting))
 
     def grades(self, values: np.ndarray) -> np.ndarray:
         if self.relevant_from is None:
@@ -270,9 +280,15 @@ class Ranking(Source):
             fix = "choose one of reciprocal_rank, rank and score"
             raise RecipeError(f"target is {self.target!r}", where="Ranking.target", fix=fix)
 
-    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+    def file(self, dataset: Dataset) -> Path:
+        return Path(self.run)
+
+    def parts(self, dataset: Dataset, *, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
         path = Path(self.run)
-        run: Run = dataset.checked(read_run(path, reading), path, reading=reading).ranked(self.depth)
+        for run in run_parts(path, reading, parting):
+            yield self._as_targets(dataset.checked(run, path, reading=reading).ranked(self.depth))
+
+    def _as_targets(self, run: Run) -> Qrels:
         sizes = np.diff(run.offsets)
         place = np.arange(len(run)) - np.repeat(run.offsets[:-1], sizes)
         if self.target == "score":
@@ -315,6 +331,9 @@ class Triples(Source):
     def __post_init__(self) -> None:
         _check(self, "triples")
 
-    def rows(self, dataset: Dataset, *, reading: Reading) -> Qrels:
+    def file(self, dataset: Dataset) -> Path:
+        return Path(self.triples)
+
+    def parts(self, dataset: Dataset, *, reading: Reading, parting: Parting = UNDIVIDED) -> Iterator[Qrels]:
         path = Path(self.triples)
-        return dataset.checked(read_triples(path, reading), path, reading=reading)
+        return (dataset.checked(table, path, reading=reading) for table in triple_parts(path, reading, parting))

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
-from ..errors import RecipeError
-from ..names import picked
+from ..names import Names, picked
 from ..randomness import generator
 from ..types import Candidates, Qrels
-from .dataset import rows_where
 
-if TYPE_CHECKING:
-    from .mixture import Mixture
-    from .policy import Reading
-    from .sources import Source
+_AT_ONCE = 1 << 20  # rows
 
 
 class Supply(NamedTuple):
@@ -82,23 +77,6 @@ class Supervision:
     outside: int = 0
 
     @classmethod
-    def open(cls, mixture: Mixture, sources: Sequence[Source], *, reading: Reading | None = None) -> Supervision:
-        """Read and merge the sources; documents that a corpus lacks are not trained on.
-
-        Raises:
-            RecipeError: nothing to learn from remains.
-            DataError: a problem of policy.py, or one id that stands for two texts.
-        """
-        supervision = cls.of([mixture.supply(source, reading=reading) for source in sources])
-        if not len(supervision.queries):
-            raise RecipeError(
-                f"no query has a document with a target above 0 ({supervision.dropped} queries have none)",
-                where="data", fix="check split, min_grade, grade and keep: a grade of 0 means not relevant",
-            )  # fmt: skip
-        mixture.check(supervision.table)
-        return supervision
-
-    @classmethod
     def merge(cls, tables: Sequence[Qrels]) -> Supervision:
         """One table of several: for the same query and document the last table's target counts."""
         return cls.of([Supply(table) for table in tables])
@@ -106,6 +84,16 @@ class Supervision:
     @classmethod
     def of(cls, supplies: Sequence[Supply]) -> Supervision:
         """The merge of what sources give, the later winning."""
+        made = cls.explicit(supplies)
+        whole = made.always is None or bool(made.always.all())
+        stated = made.table.values if made.grades is None else made.grades
+        own_grades = None if np.array_equal(stated, made.table.values) else stated
+        always, draws = (None, ()) if whole else (made.always, made.draws)
+        return replace(made, always=always, draws=draws, grades=own_grades)
+
+    @classmethod
+    def explicit(cls, supplies: Sequence[Supply]) -> Supervision:
+        """`of` with everything written out, also what could be left to None: parts of a whole have equal columns."""
         queries, docs, (q, d, v) = _stacked([supply.table for supply in supplies])
         pairs = q * max(len(docs), 1) + d
         order = np.argsort(pairs, kind="stable")
@@ -148,10 +136,7 @@ class Supervision:
                 own = np.sort(own[kept[own]])
                 sizes = np.bincount(query_now[rows[own]], minlength=len(merged.queries))
                 draws.append(Draw(number, supply.draw, _offsets(sizes), row_now[own]))
-        whole = bool(always[kept].all())
-        own_grades = None if np.array_equal(grades[kept], merged.values) else grades[kept]
-        always, draws = (None, ()) if whole else (always[kept], tuple(draws))
-        return cls(merged, int(np.sum(~useful)), always, draws, own_grades, outside)
+        return cls(merged, int(np.sum(~useful)), always[kept], tuple(draws), grades[kept], outside)
 
     def __len__(self) -> int:
         """How many queries."""
@@ -194,16 +179,31 @@ class Supervision:
             table.queries[query_row], picked(table.docs, table.columns[span]), table.values[span].tolist()
         )
 
+    def _stretches(self) -> Iterator[tuple[slice, slice]]:
+        """(queries, their rows): so many at a time that what is computed about them is small."""
+        offsets, begin = self.table.offsets, 0
+        while begin < len(self):
+            end = int(np.searchsorted(offsets, offsets[begin] + _AT_ONCE, side="right")) - 1
+            end = min(max(end, begin + 1), len(self))
+            yield slice(begin, end), slice(int(offsets[begin]), int(offsets[end]))
+            begin = end
+
     @cached_property
     def unsure(self) -> np.ndarray:
         """The queries that may find themselves without any relevant document in some epoch (int64 [k])."""
-        relevant = self.table.values > 0
-        query = np.repeat(np.arange(len(self)), np.diff(self.table.offsets))
-        sure = np.bincount(query[relevant if self.always is None else relevant & self.always], minlength=len(self)) > 0
-        for draw in self.draws:
-            others = np.bincount(query[draw.rows[~relevant[draw.rows]]], minlength=len(self))
-            sure |= others < np.minimum(draw.size, np.diff(draw.offsets))
-        return np.flatnonzero(~sure)
+        found = [np.zeros(0, np.int64)]
+        for queries, rows in self._stretches():
+            relevant, count = self.table.values[rows] > 0, queries.stop - queries.start
+            query = np.repeat(np.arange(count), np.diff(self.table.offsets[queries.start : queries.stop + 1]))
+            certain = relevant if self.always is None else relevant & self.always[rows]
+            sure = np.bincount(query[certain], minlength=count) > 0
+            for draw in self.draws:
+                bounds = draw.offsets[queries.start : queries.stop + 1]
+                own = draw.rows[bounds[0] : bounds[-1]] - rows.start
+                others = np.bincount(query[own[~relevant[own]]], minlength=count)
+                sure |= others < np.minimum(draw.size, np.diff(bounds))
+            found.append(queries.start + np.flatnonzero(~sure))
+        return np.concatenate(found)
 
     def pairs(self, query_rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every known grade among some queries and some documents (either may hold repeats).
@@ -231,27 +231,44 @@ class Supervision:
         """The grades that are known; a query may be without any."""
         if self.grades is None:
             return self.table
-        return rows_where(replace(self.table, values=self.grades), ~np.isnan(self.grades))
+        sizes, columns, values = np.zeros(len(self), np.int64), [np.zeros(0, np.int32)], [np.zeros(0)]
+        for queries, rows in self._stretches():
+            known = ~np.isnan(self.grades[rows])
+            begins = self.table.offsets[queries.start : queries.stop] - rows.start
+            sizes[queries] = np.add.reduceat(known, begins, dtype=np.int64)
+            columns.append(self.table.columns[rows][known])
+            values.append(self.grades[rows][known])
+        return replace(
+            self.table, offsets=_offsets(sizes), columns=np.concatenate(columns), values=np.concatenate(values)
+        )
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all queries, documents and targets, and of what an epoch may choose from."""
         digest = xxhash.xxh3_128()
         for names in (self.table.queries, self.table.docs):
-            encoded = [name.encode("utf-8", "surrogatepass") for name in names]
-            digest.update(np.array([len(encoded), *map(len, encoded)], "<i8").tobytes())
-            digest.update(b"".join(encoded))
-        for array, dtype in ((self.table.offsets, "<i8"), (self.table.columns, "<i4"), (self.table.values, "<f8")):
-            digest.update(np.ascontiguousarray(array, dtype).tobytes())
+            text, offsets = Names.of(names).to_bytes()
+            _digest(digest, np.array([len(names)]), "<i8")
+            _digest(digest, np.diff(offsets), "<i8")
+            _digest(digest, text, "u1")
+        _digest(digest, self.table.offsets, "<i8")
+        _digest(digest, self.table.columns, "<i4")
+        _digest(digest, self.table.values, "<f8")
         if self.grades is not None:
-            digest.update(np.ascontiguousarray(self.grades, "<f8").tobytes())
+            _digest(digest, self.grades, "<f8")
         if self.always is not None:
-            digest.update(self.always.tobytes())
+            _digest(digest, self.always, "?")
         for draw in self.draws:
-            digest.update(np.array([draw.source, draw.size, len(draw.rows)], "<i8").tobytes())
-            digest.update(np.ascontiguousarray(draw.offsets, "<i8").tobytes())
-            digest.update(np.ascontiguousarray(draw.rows, "<i8").tobytes())
+            _digest(digest, np.array([draw.source, draw.size, len(draw.rows)]), "<i8")
+            _digest(digest, draw.offsets, "<i8")
+            _digest(digest, draw.rows, "<i8")
         return digest.hexdigest()
+
+
+def _digest(digest: xxhash.xxh3_128, array: np.ndarray, dtype: str) -> None:
+    """Add an array, of which no more than a stretch is copied."""
+    for begin in range(0, len(array), _AT_ONCE):
+        digest.update(np.ascontiguousarray(array[begin : begin + _AT_ONCE], dtype).tobytes())
 
 
 def _stacked(tables: Sequence[Qrels]) -> tuple[list[str], list[str], tuple[np.ndarray, np.ndarray, np.ndarray]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import api, assemble, recipe
 from ..console import out, out_json
-from ..data import Dataset, Reading, Supervision
+from ..data import Dataset, Reading, supervise
 from ..errors import UsageError
 from ..models import Cross
 from ..outputs import command
@@ -107,7 +107,7 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
     Pipeline(plan, folder=Path(given.folder) if given.folder else None, reading=reading).check()
     facts: list[dict[str, Any]] = []
     for number, stage in enumerate(plan.stages, start=1):
-        found = Supervision.open(assemble.open_mixture(stage.data, reading=reading), stage.data)
+        found = supervise(assemble.open_mixture(stage.data, reading=reading), stage.data)
         left = {"queries left out": found.dropped, "relevant documents outside the rankings": found.outside}
         facts.append({"stage": number, "queries": len(found), "judgements": len(found.table)})
         facts[-1].update({name: count for name, count in left.items() if count})

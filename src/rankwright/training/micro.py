@@ -68,15 +68,45 @@ def _cheapest(lengths: np.ndarray, budget: int) -> list[int]:
     return starts[::-1]
 
 
-def assemble(parts: list[tuple[Micro, Reps]], rows: int) -> Reps:
-    """Micro-batches' representations as one leaf tensor in the batch's own order, at least float32."""
-    first = parts[0][1].values
-    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
-    t = max(reps.values.shape[1] for _, reps in parts)
-    values = torch.zeros(rows, t, first.shape[2], dtype=wide, device=first.device)
-    mask = torch.zeros(rows, t, dtype=torch.bool, device=first.device)
-    for micro, reps in parts:
-        at = micro.rows.to(first.device)
-        values[at, : reps.values.shape[1]] = reps.values.to(wide)
-        mask[at, : reps.mask.shape[1]] = reps.mask
-    return Reps(values.requires_grad_(), mask)
+class Assembly:
+    """Micro-batches' representations in one leaf tensor in the batch's own order, at least float32.
+
+    Each is copied as it comes: small tensors kept between large ones that are freed would leave the heap full of holes,
+    and a process four times the size of what it holds.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._whole: Reps | None = None
+
+    def add(self, micro: Micro, reps: Reps) -> None:
+        """Copy the rows of one micro-batch; rows behind them are a dummy's."""
+        values, n = reps.values.detach(), len(micro.rows)
+        whole = self._with_room(values)
+        at, t = micro.rows.to(values.device), values.shape[1]
+        whole.values[at, :t] = values[:n].to(whole.values.dtype)
+        whole.mask[at, :t] = reps.mask[:n]
+
+    def _with_room(self, values: Tensor) -> Reps:
+        """What is gathered, as wide as these values at least."""
+        old, t = self._whole, values.shape[1]
+        if old is None or old.values.shape[1] < t:
+            wide = torch.float64 if values.dtype == torch.float64 else torch.float32
+            self._whole = Reps(
+                torch.zeros(self._rows, t, values.shape[2], dtype=wide, device=values.device),
+                torch.zeros(self._rows, t, dtype=torch.bool, device=values.device),
+            )
+            if old is not None:
+                self._whole.values[:, : old.values.shape[1]] = old.values
+                self._whole.mask[:, : old.mask.shape[1]] = old.mask
+        assert self._whole is not None
+        return self._whole
+
+    @property
+    def empty(self) -> bool:
+        return self._whole is None
+
+    def leaf(self) -> Reps:
+        """All of it; only when something was added, were it no row."""
+        assert self._whole is not None, "nothing was added"
+        return Reps(self._whole.values.requires_grad_(), self._whole.mask)

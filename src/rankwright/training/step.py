@@ -21,7 +21,7 @@ from ..randomness import key
 from ..types import Batch, Reps, Side, Tensor, Texts
 from . import distributed
 from .memory import Memory
-from .micro import Micro, assemble, micro_batches
+from .micro import Assembly, Micro, micro_batches
 from .objective import Objective
 from .pools import Pools
 from .widths import scores_at
@@ -160,20 +160,19 @@ class Step:
     ) -> tuple[dict[Side, Reps], dict[int, Float[Tensor, "r t d"]]]:
         """Leaf representations of every text, and the graphs that were kept."""
         graphs: dict[int, Float[Tensor, "r t d"]] = {}
-        parts: dict[Side, list[tuple[Micro, Reps]]] = {"query": [], "doc": []}
+        gathered: dict[Side, Assembly] = {side: Assembly(len(texts)) for side, texts in sides.items()}
         for i in sorted(range(len(cuts)), key=lambda i: i in kept):  # graph-less first: peak memory stays flat
             with nullcontext() if i in kept else torch.no_grad():
                 reps = self._represent(sides, cuts[i])
             if i in kept:
                 graphs[i] = reps.values
-            n = len(cuts[i].rows)  # none of a dummy's
-            parts[cuts[i].side].append((cuts[i], Reps(reps.values.detach()[:n], reps.mask[:n])))
-        for side in sides:
-            if not parts[side]:  # a process without queries still knows how wide and how precise vectors are
+            gathered[cuts[i].side].add(cuts[i], reps)
+        for side, own in gathered.items():
+            if own.empty:  # a process without queries still knows how wide and how precise vectors are
                 nothing = Micro(side, torch.zeros(0, dtype=torch.int64), 0)
                 with torch.no_grad():
-                    parts[side].append((nothing, self._represent(sides, nothing)))
-        return {side: assemble(parts[side], len(sides[side])) for side in parts}, graphs
+                    own.add(nothing, self._represent(sides, nothing))
+        return {side: own.leaf() for side, own in gathered.items()}, graphs
 
     def _carry_on(
         self,

@@ -119,10 +119,13 @@ class Live(Teacher):
         return scores
 
     def _represented(self, texts: Texts, side: Side) -> Reps:
-        from .micro import assemble, micro_batches
+        from .micro import Assembly, micro_batches
 
         cuts = micro_batches(texts, side, budget=_TOKENS, packed=self._ranker.packed)
-        reps = assemble([(cut, self._ranker.represent(texts.take(cut.rows), side)) for cut in cuts], len(texts))
+        gathered = Assembly(len(texts))
+        for cut in cuts:
+            gathered.add(cut, self._ranker.represent(texts.take(cut.rows), side))
+        reps = gathered.leaf()
         return Reps(reps.values.detach(), reps.mask)
 
 

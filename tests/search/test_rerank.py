@@ -133,7 +133,8 @@ def test_an_ensemble_keeps_the_tail_and_goes_on_where_it_was(cross, tmp_path, mo
     how = {"depth": 2, "tail": "keep", "folder": tmp_path / "scores"}
     found = rerank_together([cross, other], RUN, tokens, **how)
     assert [docs[2:] for _, docs, _ in found] == [["d2", "d3"], ["d0"], []]
-    assert all((np.diff(scores) < 0).all() for _, _, scores in found)
+    assert all((np.diff(scores) <= 0).all() for _, _, scores in found)  # of two documents each may be one's first
+    assert all((scores[2:] < scores[:2].min()).all() for _, _, scores in found)
     monkeypatch.setattr(type(cross), "represent", lambda self, texts, side: calls.append(len(texts)))
     assert rerank_together([cross, other], RUN, tokens, **how).to_dict() == found.to_dict()
     assert calls == []

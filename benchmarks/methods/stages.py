@@ -5,7 +5,7 @@
 DIR holds medquad and noveleval; --late: the WORK of `supervision`, whose ColBERT is taken in place of a new one. Every
 cell is a command that one could type, and what is there is not done again: several calls may share a WORK if each has
 collections of its own; --table writes the tables of what is there. The figures of cross-encoders are about what two
-cores train in an hour: pairs of 96 tokens, 48 steps a stage, a quarter of SciFact's test queries.
+cores train in an hour: pairs of 96 tokens, 40 steps a stage, 60 of SciFact's test queries.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ class Size:
     """How much is done."""
 
     tokens: int = 96  # of a pair, and of a document of the dense models
-    steps: int = 48
+    steps: int = 40
+    student_steps: int = 24
     queries: int = 800  # of training
     tested: dict[str, int] | None = None  # re-ranked queries of a test collection; None: all
     depth: int = 100
     taught: int = 20  # documents of each training query that the teachers order
 
 
-FULL = Size(tested={"scifact": 75})
-SMOKE = Size(tokens=24, steps=2, queries=16, tested={"scifact": 3, "medquad": 3}, depth=8, taught=6)
+FULL = Size(tested={"scifact": 60})
+SMOKE = Size(tokens=24, steps=2, student_steps=2, queries=16, tested={"scifact": 3, "medquad": 3}, depth=8, taught=6)
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ def student(c: Collection, condition: str, seed: int, size: Size, live: Path) ->
     own = [
         f"stages.0.data=[{scored}]", f"stages.0.group.MarginBins={{bins: 10, relevant: {str(c.at('train.tsv'))!r}}}",
         f"stages.0.batches.ByTopic={{size: {min(16, size.queries // 4)}, topics: {str(c.at('topics.tsv'))!r}}}",
-        f"stages.0.doc_length={size.tokens}", _train(0, "5e-5", size.steps),
+        f"stages.0.doc_length={size.tokens}", _train(0, "5e-5", size.student_steps),
     ]  # fmt: skip
     if condition == "two teachers":
         own.append(f"stages.0.objective.1.teacher.Late.backbone={live}")
@@ -240,7 +241,9 @@ def cells(c: Collection, seeds: list[int]) -> tuple[dict[tuple[str, str, int], P
     return {key: path for key, path in runs.items() if path}, tests
 
 
-def work_through(chosen: list[Collection], seeds: list[int], size: Size, jobs: int, late: Path | None) -> None:
+def work_through(
+    chosen: list[Collection], seeds: list[int], size: Size, *, jobs: int, late: Path | None, students: list[str]
+) -> None:
     """Two stages after each other, of as many schedules at once as there are jobs; the students at the end."""
     with ThreadPoolExecutor(jobs) as pool:
 
@@ -251,7 +254,7 @@ def work_through(chosen: list[Collection], seeds: list[int], size: Size, jobs: i
         list(pool.map(lambda c: prepare(c, size), chosen))
         halves = (("cl", "cl-kd"), ("kd", "kd-cl"))
         list(pool.map(chain, [(c, seed, half) for seed in seeds for half in halves for c in chosen]))
-        for c in (c for c in chosen if (c.at(f"{TEACHES}-0") / "model").exists()):
+        for c in (c for c in chosen if c.name in students and (c.at(f"{TEACHES}-0") / "model").exists()):
             live = teach(c, size, late)
             learn = [(w, s) for s in seeds for w in STUDENTS if w != "untouched" or s == seeds[0]]
             list(pool.map(lambda x, c=c, live=live: carry_out(student(c, *x, size, live)), learn))
@@ -264,19 +267,23 @@ def main() -> None:
     parser.add_argument("--late", type=Path, help="work folder of `supervision`, for its ColBERT")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", help="of scifact, medquad")
-    parser.add_argument("--queries", type=int, help="of SciFact's test that are re-ranked (75)")
+    parser.add_argument("--students", nargs="*", default=["scifact"], help="the collections of the dense students")
+    parser.add_argument("--queries", type=int, help="of SciFact's test that are re-ranked (60)")
+    parser.add_argument("--steps", type=int, help="of a stage (40)")
     parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
     parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
     parser.add_argument("--smoke", action="store_true", help="a few queries and steps: does it run?")
     given = parser.parse_args()
     size = SMOKE if given.smoke else FULL
     size = replace(size, tested={**(size.tested or {}), "scifact": given.queries}) if given.queries else size
+    size = replace(size, steps=given.steps) if given.steps else size
     work = given.work.resolve()
     chosen = [c for c in collections(work, given.data) if not given.only or c.name in given.only]
     if any(c.name == "medquad" for c in chosen) and given.data and not (work / "data" / "medquad").exists():
         medquad(given.data / "medquad", work / "data" / "medquad")
     if not given.table:
-        work_through(chosen, given.seeds, size, given.jobs, given.late and given.late.resolve())
+        late = given.late and given.late.resolve()
+        work_through(chosen, given.seeds, size, jobs=given.jobs, late=late, students=given.students)
     found = [cells(c, given.seeds) for c in chosen]
     runs = {key: path for some, _ in found for key, path in some.items()}
     tests = {name: qrels for _, some in found for name, qrels in some.items()}

@@ -84,7 +84,7 @@ def prepare(c: Collection, size: Size) -> None:
         train, test = Dataset.open(c.train, reading=Reading()), Dataset.open(c.test, reading=Reading())
         judged, asked = _some(train.qrels("train"), size.queries), test.qrels("test")
         asked = _some(asked, (size.tested or {}).get(c.name, len(asked.queries)))
-        write_run(c.at("first.trec"), _bm25(train, judged, c.at("bm25"), depth=50))
+        write_run(c.at("first.trec"), _bm25(train, judged, c.at("bm25"), depth=100))
         write_run(c.at("bm25.trec"), _bm25(test, asked, c.at("bm25-test"), depth=size.depth))
         write_run(c.at("taught.trec"), read_run(c.at("first.trec")).ranked(size.taught))
         if c.novel:
@@ -132,7 +132,7 @@ def _judged(c: Collection) -> str:
 
 
 def _mined(c: Collection, keep: str) -> str:
-    return f"stages.0.mine={{by: {str(c.at('first.trec'))!r}, depth: 50, keep: {{{keep}}}}}"
+    return f"stages.0.mine={{by: {str(c.at('first.trec'))!r}, depth: 100, keep: {{{keep}}}}}"
 
 
 def _train(stage: int, rate: str, steps: int) -> str:
@@ -147,7 +147,7 @@ def stage(c: Collection, schedule: str, seed: int, size: Size) -> list[str]:
     *before, kind = SCHEDULES[schedule]
     model = c.at(f"{before[0]}-{seed}") / "model" if before else BACKBONE
     if kind == "cl":
-        own = [_judged(c), _mined(c, "ranks: [1, 50], per_query: 20"),
+        own = [_judged(c), _mined(c, "ranks: [1, 100], per_query: 20, pick: random"),
                f"stages.0.group.OneRelevant.negatives={SIZE - 1}"]  # fmt: skip
     else:
         order = f"dataset: {c.train!r}, run: {str(c.at('order.trec'))!r}, depth: {size.taught}, target: rank"

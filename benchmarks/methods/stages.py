@@ -17,7 +17,7 @@ from pathlib import Path
 
 from rankwright import assemble
 from rankwright.data import Dataset, Reading
-from rankwright.data.formats import read_run, write_qrels, write_run
+from rankwright.data.formats import read_qrels, read_run, write_qrels, write_run
 from rankwright.search import BM25
 from rankwright.types import Qrels, Run
 
@@ -224,9 +224,7 @@ def cells(c: Collection, seeds: list[int]) -> tuple[dict[tuple[str, str, int], P
     runs: dict[tuple[str, str, int], Path | None] = {
         (c.name, "bm25", 0): c.at("bm25.trec"), (c.name, "teacher", 0): c.at("teacher.trec")
     }  # fmt: skip
-    tests = {c.name: Dataset.open(c.test, reading=Reading()).qrels("test")}
-    tests[c.name] = _some(tests[c.name], len(read_run(c.at("bm25.trec")).queries))
-    tests[retrieval] = test_judgements(c.test)
+    tests = {c.name: read_qrels(c.at("test.tsv"), Reading()), retrieval: test_judgements(c.test)}
     if c.novel:
         runs[novel, "bm25", 0] = c.at("novel.trec")
         tests[novel] = test_judgements(c.novel)

@@ -182,4 +182,5 @@ def test_what_cannot_be_done_is_said(cross):
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="query 'q1' and document 'd0'"):
         rerank(broken, RUN, tokens(broken))
-    assert len(rerank(cross, Run.from_dict({}), tokens(cross))) == 0
+    assert len(rerank(cross, Run.from_dict({}), tokens(cross), tail="keep")) == 0
+    assert len(rerank_together([cross, cross], Run.from_dict({}), tokens, tail="keep")) == 0

@@ -67,8 +67,9 @@ def rerank(
     _check_depth(depth)
     whole = run.ranked()
     top = whole.ranked(depth)
-    how = _How(device, workers, precision, tokens_per_batch, chunk)
-    found = how.scored(ranker, top, tokens, folder) if len(top) else top
+    if not len(top):
+        return top
+    found = _How(device, workers, precision, tokens_per_batch, chunk).scored(ranker, top, tokens, folder)
     return (found if tail == "drop" else _with_tail(found, whole, depth)).ranked()
 
 
@@ -100,6 +101,8 @@ def rerank_together(
     _check_depth(depth)
     whole = run.ranked()
     top = whole.ranked(depth)
+    if not len(top):
+        return top
     how = _How(device, workers, precision, tokens_per_batch, chunk)
     made = [
         how.scored(ranker, top, tokens(ranker), None if folder is None else folder / f"ranker-{number}")
@@ -126,8 +129,6 @@ class _How:
 
     def scored(self, ranker: Ranker, top: Run, tokens: Tokens, folder: Path | None) -> Run:
         """A run, its documents in the order they had, under a ranker's scores."""
-        if not len(top):
-            return top
         if ranker.pairing is None:
             how = {"device": self.device, "workers": self.workers, "precision": self.precision}
             scores = _by_vectors(ranker, top, tokens, folder, **how)

@@ -8,6 +8,7 @@ NAMES = {
     "training": "a training step, its loss and its collation against sentence-transformers (about 8 minutes)",
     "encode": "encoding a corpus against sentence-transformers (about 20 minutes)",
     "memory": "peak memory of a step over batch size and text length (about 5 minutes)",
+    "cross": "cross-encoders: memory of a step over list length, speed of re-ranking (about 10 minutes)",
     "search": "exact search of 100,000 vectors against faiss and sentence-transformers (about 2 minutes)",
     "bm25": "BM25 indexing and search against bm25s (about 1 minute)",
     "evaluation": "measures against pytrec_eval and ir_measures, run files against pytrec_eval (about 3 minutes)",

@@ -54,7 +54,7 @@ def _child(cell: dict[str, Any]) -> None:
 
     torch.set_num_threads(1)
     work = _length(cell["who"], cell["length"]) if cell["cell"] == "length" else _batch(cell["who"], cell["size"])
-    before = _resident()
+    before = resident()
     began = time.perf_counter()
     work()
     seconds = time.perf_counter() - began
@@ -62,7 +62,7 @@ def _child(cell: dict[str, Any]) -> None:
     print(json.dumps({"megabytes": (top - before) / 1e6, "seconds": seconds}))
 
 
-def _resident() -> int:
+def resident() -> int:
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

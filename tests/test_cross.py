@@ -70,6 +70,18 @@ def test_a_recipe_and_the_verbs_from_end_to_end(tmp_path, tiny_model, tiny_data,
     again = read_run(Path("out.trec"))
     for query, docs in trained.to_dict().items():
         assert list(again.to_dict()[query].values()) == pytest.approx(list(docs.values()), abs=1e-6)
+    models = {"one": "run/model", "two": str(tiny_model)}
+    for name, model in models.items():
+        cli.main(["rerank", first, str(tiny_data), "--model", model, "--out", f"{name}.trec", "--depth", "4"])
+    cli.main(["fuse", "one.trec", "two.trec", "--out", "fused.trec", "--method", "max"])
+    cli.main(["rerank", first, str(tiny_data), "--model", *models.values(), "--out", "both.trec", "--depth", "4",
+              "--method", "max"])  # fmt: skip
+    fused, both = (read_run(Path(f"{name}.trec")).to_dict() for name in ("fused", "both"))
+    assert {q: pytest.approx(docs) for q, docs in fused.items()} == both
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        cli.main(["rerank", first, str(tiny_data), "--model", "run/model", "--out", "both.trec", "--norm", "rank"])
+    assert "give several models" in capsys.readouterr().err
     cli.main(["score", str(tiny_data), "--model", "run/model", "--pairs", first, "--out", "scores.trec"])
     scored, top = read_run(Path("scores.trec")).to_dict(), bm25.ranked(4).to_dict()
     for query, docs in top.items():

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from rankwright import signals, storage
 from rankwright.cli import main
+from rankwright.data import read_run
 
 _spec = importlib.util.spec_from_file_location("training_ranks", Path(__file__).parent / "training" / "ranks.py")
 assert _spec
@@ -77,6 +78,42 @@ def test_run_makes_of_two_processes_what_it_makes_of_one(recipe: Path, tmp_path:
         assert paths[0].read_bytes() == paths[1].read_bytes()
     assert not list(two.rglob("*.tmp"))
     assert not (two / ".lock").exists()
+
+
+CROSS = """
+model:
+  Cross: {{backbone: {model}, length: 48, dropout: 0.1}}
+stages:
+  - data:
+      - Judged: {{dataset: {data}, split: train}}
+    mine: {{by: bm25, depth: 10, keep: {{ranks: [1, 10], per_query: 4}}}}
+    group: {{Random: {{size: 4}}}}
+    batches: {{Shuffled: {{size: 5, drop_last: false, repeats: true}}}}
+    objective:
+      - {{loss: RankNet, against: own}}
+    train: {{learning_rate: 2e-5, steps: 6, save_every: 2, max_grad_norm: 0.5, parallel: {parallel}}}
+    validate: {{dataset: {data}, split: test, measure: nDCG@10, every: 3, candidates: bm25, depth: 5}}
+evaluate:
+  - {{dataset: {data}, split: test, measures: [nDCG@10], rerank: {{first: bm25, depth: 5}}}}
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_make_the_cross_encoder_of_one(tmp_path: Path, tiny_model: Path, tiny_data: Path, parallel: str):
+    """Mined, trained, validated and measured by re-ranking; the processes' shares of a batch are uneven."""
+    recipe, one, two = tmp_path / "cross.yaml", tmp_path / "one", tmp_path / "two"
+    recipe.write_text(CROSS.format(model=tiny_model, data=tiny_data, parallel=parallel))
+    done = rankwright(2, "run", recipe, "--folder", two, "--json")
+    assert [code for code, _, _ in done] == [0, 0], done
+    main(["run", str(recipe), "--folder", str(one), "--json"])
+    assert losses(two)[0] == pytest.approx(losses(one)[0], rel=1e-6)
+    assert losses(two) == pytest.approx(losses(one), rel=2e-5)
+    assert weights_are_close(one, two)
+    runs = [read_run(folder / "evaluation" / "data-test" / "trained.trec").to_dict() for folder in (one, two)]
+    assert runs[0].keys() == runs[1].keys()
+    for query, docs in runs[0].items():
+        assert runs[1][query] == pytest.approx(docs, abs=1e-4)
 
 
 @pytest.mark.soak

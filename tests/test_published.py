@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import rankwright
 from rankwright import storage
 from rankwright.cli import main
-from rankwright.data import Ranking
+from rankwright.data import Dataset, Ranking
 from rankwright.loading import load_recipe
 from rankwright.plan import Recipe
 
@@ -129,3 +130,41 @@ def test_a_bundled_recipe_runs(name: str, place: Path, tiny_model: Path, tiny_da
     assert all(np.isfinite(record["loss"]) for record in log)
     assert storage.verify("made/model", "model", full=True)
     assert "<html" in Path("made/report.html").read_text()
+
+
+@pytest.mark.soak
+def test_the_commands_of_the_dual_teacher_close_the_loop(place: Path, tiny_model: Path, tiny_data: Path):
+    """Cross-encoder -> scores -> student, as the head of the recipe says it: the files of `place` are not touched."""
+    recipe = Path(rankwright.__file__).parent / "recipes/mini-dual-teacher.yaml"
+    said = [line.strip("# ") for line in recipe.read_text().splitlines() if line.startswith("#   rankwright")]
+    words = [shlex.split(line.split("   ")[0])[1:] for line in said]
+    assert [some[0] for some in words] == ["run", "run", "index", "search", "score", "topics"]
+    theirs = {"bundled:scifact": str(tiny_data), "sentence-transformers/all-MiniLM-L6-v2": str(tiny_model), "40": "2"}
+    for name in ("scores.tsv", "topics.tsv"):
+        Path(name).unlink()
+    for some in words:
+        more = overrides(some[1], tiny_model, tiny_data) if some[0] == "run" else []
+        main([*(theirs.get(word, word) for word in some), *more])
+    given = overrides("mini-dual-teacher", tiny_model, tiny_data)
+    main(
+        [
+            "run",
+            "mini-dual-teacher",
+            *(w for w in given if "scores=" not in w and "Late" not in w and "relevant" not in w),
+        ]
+    )
+    cross, student = (
+        storage.read_lines(f"runs/{n}/stage-1/train/log.jsonl") for n in ("mini-multistage-cl", "mini-dual-teacher")
+    )
+    assert cross
+    assert student
+    scores, pairs = rankwright.read_run("cross.trec"), rankwright.read_run("pairs.trec")
+    assert {q: set(d) for q, d in scores.to_dict().items()} == {q: set(d) for q, d in pairs.to_dict().items()}
+    teacher = rankwright.load("runs/mini-multistage-cl/model")
+    query, (doc, expected) = scores.queries[0], next(iter(scores.to_dict()[scores.queries[0]].items()))
+    data = Dataset.open(str(tiny_data))
+    asked = data.queries[int(data.queries.rows([query])[0])].text
+    text = teacher.render(data.corpus[int(data.corpus.rows([doc])[0])])
+    pair = teacher.pairing(teacher.tokenize([asked], "query"), teacher.tokenize([text], "doc"))
+    assert teacher.represent(pair, "doc").values.item() == pytest.approx(expected, abs=1e-5)
+    assert storage.verify("runs/mini-dual-teacher/model", "model", full=True)

@@ -1,8 +1,12 @@
-"""What the methods' experiments share: training settings, scores of finished runs over seeds, tables with intervals."""
+"""What the methods' experiments share: commands done once, scores of finished runs over seeds, tables of them."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import statistics
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +20,7 @@ from rankwright.data.formats import read_run
 from rankwright.evaluation import evaluate
 from rankwright.evaluation.significance import bootstrap_interval, holm, paired_t
 from rankwright.storage import write_json, write_text
+from rankwright.types import Qrels
 
 from ..common import RESULTS, machine
 
@@ -23,29 +28,60 @@ TRAIN = "stages.0.train={{learning_rate: {rate}, steps: {steps}, warmup: 0.1, pr
 MEASURES = ("nDCG@10", "R@100")
 
 
+def command(*words: object) -> list[str]:
+    return ["rankwright", *map(str, words)]
+
+
+def carry_out(words: list[str]) -> None:
+    """One command in a process of one thread, unless what it makes is there."""
+    if "--folder" in words:
+        folder = Path(words[words.index("--folder") + 1])
+        made = folder / ("model" if "evaluate=[]" in words else "report.html")
+    else:
+        made = Path(words[words.index("--out") + 1])
+    if made.exists():
+        return
+    print(shlex.join(words), flush=True)
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--quiet"],
+        env=os.environ | {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{shlex.join(words)}\n{done.stdout}")
+
+
+def trained_run(folder: Path, *, of: str = "") -> Path | None:
+    """What a finished run folder's model made of a test collection, whose name begins so."""
+    runs = sorted(folder.glob(f"evaluation/{of}*/*.trec"), key=lambda path: path.stem != "trained")
+    return runs[0] if runs and (folder / "report.html").exists() else None
+
+
 @dataclass(frozen=True)
 class Cells:
-    """Run folders by (collection, condition, seed), and the data set that each collection is tested on."""
+    """Run files by (collection, condition, seed), and the judgements of each collection."""
 
-    folders: dict[tuple[str, str, int], Path]
-    tests: dict[str, str]
+    runs: dict[tuple[str, str, int], Path]
+    tests: dict[str, Qrels]
+    measures: tuple[str, ...] = MEASURES
 
     def scores(self) -> dict[tuple[str, str, int], np.ndarray]:
-        """(collection, condition, seed) -> [queries, measures], of the finished runs."""
-        made = {}
-        for (collection, condition, seed), folder in self.folders.items():
-            runs = sorted(folder.glob("evaluation/*/*.trec"), key=lambda path: path.stem != "trained")
-            if runs and (folder / "report.html").exists():
-                qrels = Dataset.open(self.tests[collection], reading=Reading()).qrels("test")
-                made[collection, condition, seed] = evaluate(read_run(runs[0]), qrels, MEASURES).values
-        return made
+        """(collection, condition, seed) -> [queries, measures], of the runs that are there."""
+        there = {key: path for key, path in self.runs.items() if path.exists()}
+        return {key: evaluate(read_run(path), self.tests[key[0]], self.measures).values for key, path in there.items()}
 
 
-def write_results(name: str, cells: Cells, pairs: Sequence[tuple[str, str]]) -> None:
-    """Tables of means over seeds and of paired differences, as text and JSON in benchmarks/results."""
+def test_judgements(name: str) -> Qrels:
+    return Dataset.open(name, reading=Reading()).qrels("test")
+
+
+def write_results(name: str, cells: Cells, pairs: Sequence[tuple[str, str]], *, keep: bool = True) -> None:
+    """Tables of means over seeds and of paired differences; kept as text and JSON in benchmarks/results."""
     scores = cells.scores()
-    means, tests = _means(scores), _differences(scores, pairs)
-    heads = [*(f"{m}: mean (seeds)" for m in MEASURES)]
+    means, tests = _means(scores, cells.measures), _differences(scores, pairs)
+    heads = [*(f"{m}: mean (seeds)" for m in cells.measures)]
     text = table(["collection", "condition", *heads], [[m["collection"], m["condition"], *m["shown"]] for m in means])
     rows = []
     for test in tests:
@@ -54,17 +90,19 @@ def write_results(name: str, cells: Cells, pairs: Sequence[tuple[str, str]]) -> 
         rows.append([test["collection"], what, f"{test['difference']:+.3f}", interval, f"{test['p_holm']:.3f}"])
     text += "\n\n" + table(["collection", "nDCG@10", "difference", "95 % interval", "p (t-test, Holm)"], rows)
     print(text)
+    if not keep:
+        return
     facts = machine(["transformers"])
     write_json(RESULTS / f"{name}.json", {"means": means, "differences": tests, "machine": facts})
     write_text(RESULTS / f"{name}.txt", text + "\n")
 
 
-def _means(scores: dict[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any]]:
+def _means(scores: dict[tuple[str, str, int], np.ndarray], measures: Sequence[str]) -> list[dict[str, Any]]:
     made = []
     for collection, condition in dict.fromkeys((c, d) for c, d, _ in scores):
         seeds = {seed: v.mean(0).tolist() for (c, d, seed), v in scores.items() if (c, d) == (collection, condition)}
         shown = []
-        for column in range(len(MEASURES)):
+        for column in range(len(measures)):
             values = [v[column] for v in seeds.values()]
             spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
             shown.append(f"{statistics.mean(values):.3f}{spread}")

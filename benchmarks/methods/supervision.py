@@ -8,16 +8,12 @@ Every cell is a `rankwright run` of a mini recipe, as one could type it. What is
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._texts import BACKBONE
-from .common import TRAIN, Cells, write_results
+from .common import TRAIN, Cells, carry_out, command, test_judgements, trained_run, write_results
 from .data import cranfield, medquad
 
 TOKENS = 96  # of a document, in training and search: what a laptop does in a minute or two
@@ -60,10 +56,6 @@ def collections(work: Path) -> dict[str, Collection]:
             {4: 1, 3: 1, 2: 1, 1: 1}, teacher_steps=50,
         ),
     }  # fmt: skip
-
-
-def command(*words: object) -> list[str]:
-    return ["rankwright", *map(str, words)]
 
 
 def run_of(recipe: str, collection: Collection, folder: Path, *overrides: str, late: bool = False) -> list[str]:
@@ -122,28 +114,6 @@ def student(name: str, condition: str, collection: Collection, work: Path, seed:
     return run_of("mini-tas-b", collection, folder, *own, *train)
 
 
-def carry_out(words: list[str]) -> None:
-    """One command, unless what it makes is there."""
-    made = (
-        Path(words[words.index("--folder") + 1]) / "report.html"
-        if "--folder" in words
-        else Path(words[words.index("--out") + 1])
-    )
-    if made.exists():
-        return
-    print(shlex.join(words), flush=True)
-    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    done = subprocess.run(
-        [sys.executable, "-m", *words, "--quiet"],
-        env=os.environ | threads,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{shlex.join(words)}\n{done.stdout}")
-
-
 def prepare(name: str, collection: Collection, work: Path) -> None:
     from rankwright.data import Dataset, Reading
     from rankwright.data.formats import write_qrels
@@ -181,7 +151,8 @@ def main() -> None:
     made = {(n, cond, seed): args.work / n / f"{cond}-{seed}" for n, cond, seed in cells} | {
         (n, "teacher", 0): args.work / n / "teacher" for n in chosen
     }
-    write_results("supervision", Cells(made, {n: c.test for n, c in chosen.items()}), PAIRS)
+    runs = {key: path for key, folder in made.items() if (path := trained_run(folder))}
+    write_results("supervision", Cells(runs, {n: test_judgements(c.test) for n, c in chosen.items()}), PAIRS)
 
 
 if __name__ == "__main__":

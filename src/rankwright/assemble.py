@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -36,7 +36,7 @@ from .types import Precision, Run, Side
 if TYPE_CHECKING:
     from .models import Ranker
     from .plan import Validation
-    from .search import BM25, AnnIndex, Exact, LateIndex, LexicalIndex, TokenVectors, Vectors
+    from .search import BM25, AnnIndex, Exact, Fuse, LateIndex, LexicalIndex, TokenVectors, Vectors
     from .training import Validator
 
 
@@ -203,30 +203,37 @@ def dense_run(
 
 
 def rerank_run(
-    ranker: Ranker,
+    ranker: Ranker | Iterable[Ranker],
     dataset: Dataset,
     run: Run,
     *,
+    together: Fuse | None = None,
     depth: int,
     tail: Literal["drop", "keep"] = "drop",
     device: str,
     precision: Precision = "float32",
     folder: Path | None = None,
 ) -> Run:
-    """A run's first documents in the order of a ranker's own scores; with a `folder` it restarts where it was."""
-    from .search import rerank
+    """A run's first documents in the order of a ranker's own scores, or of several rankers' scores `together`.
+
+    With a `folder` it restarts where it was.
+    """
+    from .search import rerank, rerank_together
 
     corpora: dict[Side, Corpus] = {"query": dataset.queries, "doc": dataset.corpus}
 
-    def texts(side: Side, ids: Sequence[str]) -> Rows:
-        store = tokens(ranker, corpora[side], side, cache=dataset.cache)
-        return Rows(store, rows_of(corpora[side], ids, "query" if side == "query" else "document"))
+    def of(ranker: Ranker) -> Callable[[Side, Sequence[str]], Rows]:
+        def texts(side: Side, ids: Sequence[str]) -> Rows:
+            store = tokens(ranker, corpora[side], side, cache=dataset.cache)
+            return Rows(store, rows_of(corpora[side], ids, "query" if side == "query" else "document"))
 
-    budget = 1024 if device == "cpu" else 16384
-    return rerank(
-        ranker, run, texts, depth=depth, tail=tail, folder=folder, device=device, precision=precision,
-        tokens_per_batch=budget,
-    )  # fmt: skip
+        return texts
+
+    how: dict[str, Any] = {"depth": depth, "tail": tail, "folder": folder, "device": device, "precision": precision}
+    how |= {"tokens_per_batch": 1024 if device == "cpu" else 16384}
+    if isinstance(ranker, Iterable):
+        return rerank_together(ranker, run, of, together, **how)
+    return rerank(ranker, run, of(ranker), **how)
 
 
 def index_vectors(source: Path, folder: Path, *, kind: str) -> int:

@@ -102,10 +102,14 @@ def _searching(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("rerank", help="a run's best documents in the order of a model's own scores; restartable")
     verb.add_argument("run", help="TREC run of a first stage")
     verb.add_argument("data", help="data set with the texts")
-    verb.add_argument("--model", required=True, help="cross-encoder, late or dense: model folder or hub id")
+    text = "cross-encoder, late or dense: model folder or hub id; several: an ensemble"
+    verb.add_argument("--model", required=True, nargs="+", help=text)
     verb.add_argument("--out", required=True, help="TREC run file to write (.gz and .zst compress)")
     verb.add_argument("--depth", type=int, default=100, help="documents per query")
     verb.add_argument("--keep-tail", action="store_true", help="keep the documents below depth behind the others")
+    verb.add_argument("--method", choices=["sum", "mnz", "anz", "max", "min", "med", "rrf"], help="several models: how "
+                      "their scores become one (default sum)")  # fmt: skip
+    _combining(verb)
     verb.add_argument("--precision", choices=["float32", "bf16", "fp16", "auto"], default="float32")
     _common(verb, "device", "lenient")
     verb = verbs.add_parser("mine", help="hard negatives: high-ranked, not known to be relevant")
@@ -123,6 +127,11 @@ def _searching(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--pick", choices=["top", "random"], default="top")
     verb.add_argument("--seed", type=int, default=0)
     _common(verb, "device", "lenient")
+
+
+def _combining(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--norm", choices=["min-max", "z-score", "rank", "none"], help="default min-max; not for rrf")
+    verb.add_argument("--weights", type=float, nargs="+", metavar="W", help="one for each; for rrf, sum and mnz")
 
 
 def _clustering(verbs: argparse._SubParsersAction) -> None:
@@ -193,8 +202,7 @@ def _evaluating(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("runs", nargs="+", help="TREC runs of the same queries")
     verb.add_argument("--out", required=True, help="TREC run file to write (.gz and .zst compress)")
     verb.add_argument("--method", choices=["rrf", "sum", "mnz", "anz", "max", "min", "med"], default="rrf")
-    verb.add_argument("--norm", choices=["min-max", "z-score", "rank", "none"], help="default min-max; not for rrf")
-    verb.add_argument("--weights", type=float, nargs="+", metavar="W", help="one per run; for rrf, sum and mnz")
+    _combining(verb)
     verb.add_argument("--rrf-k", type=float, help="of rrf: 1 / (k + rank) (default: 60)")
     verb.add_argument("--depth", type=int, default=1000, help="documents per query")
     verb.add_argument("--tune", metavar="QRELS", help="choose the weights, or k of rrf, that are best on these")

@@ -11,7 +11,7 @@ import torch
 from rankwright import storage
 from rankwright.errors import NonFiniteError, UsageError
 from rankwright.models import Cross, Dense, Late
-from rankwright.search import embed, rerank
+from rankwright.search import Fuse, embed, rerank, rerank_together
 from rankwright.types import Run, Texts
 
 TINY = str(Path(__file__).parents[1] / "tiny" / "model")
@@ -96,6 +96,54 @@ def test_the_tail_is_dropped_or_kept_in_its_order(cross):
     assert [docs[2:] for _, docs, _ in kept] == [["d2", "d3"], ["d0"], []]
 
 
+@pytest.mark.parametrize("spec", [None, Fuse("sum", "z-score", (0.25, 0.75)), Fuse("max", "rank"), Fuse("rrf", k=3)])
+def test_an_ensemble_is_its_rankers_fused(spec):
+    """Against plain Python over each ranker's own scores of the same documents."""
+    rankers = [Cross(TINY, length=30).load(seed=4), Dense(TINY).load(seed=5)]
+    found = rerank_together(iter(rankers), RUN, tokens, spec, depth=3)
+    alone = [rerank(ranker, RUN, tokens(ranker), depth=3).to_dict() for ranker in rankers]
+    spec = spec or Fuse("sum")
+    for query, docs, scores in found:
+        parts = [normalised(some[query], spec) for some in alone]
+        combined = {doc: [part[doc] for part in parts] for doc in docs}
+        weigh = [w * 1.0 for w in spec.weights or (1, 1)]
+        expected = {
+            doc: max(some) if spec.method == "max" else sum(w * s for w, s in zip(weigh, some))
+            for doc, some in combined.items()
+        }
+        assert dict(zip(docs, scores.tolist())) == {doc: pytest.approx(value) for doc, value in expected.items()}
+        assert scores.tolist() == sorted(scores.tolist(), reverse=True)
+        assert len(docs) == min(3, len(RUN.to_dict()[query]))
+    assert list(found.queries) == list(RUN.queries)
+
+
+def normalised(scores: dict[str, float], spec: Fuse) -> dict[str, float]:
+    order = sorted(scores, key=lambda doc: -scores[doc])
+    if spec.method == "rrf":
+        return {doc: 1 / (spec.k + place) for place, doc in enumerate(order, start=1)}
+    if spec.norm == "rank":
+        return {doc: 1 - place / len(order) for place, doc in enumerate(order)}
+    values = np.array(list(scores.values()))
+    zero, unit = (values.mean(), values.std()) if spec.norm == "z-score" else (values.min(), np.ptp(values))
+    return {doc: float((value - zero) / max(unit, 1e-9)) for doc, value in scores.items()}
+
+
+def test_an_ensemble_keeps_the_tail_and_goes_on_where_it_was(cross, tmp_path, monkeypatch):
+    other, calls = Cross(TINY, length=30).load(seed=5), []
+    how = {"depth": 2, "tail": "keep", "folder": tmp_path / "scores"}
+    found = rerank_together([cross, other], RUN, tokens, **how)
+    assert [docs[2:] for _, docs, _ in found] == [["d2", "d3"], ["d0"], []]
+    assert all((np.diff(scores) <= 0).all() for _, _, scores in found)  # of two documents each may be one's first
+    assert all((scores[2:] < scores[:2].min()).all() for _, _, scores in found)
+    monkeypatch.setattr(type(cross), "represent", lambda self, texts, side: calls.append(len(texts)))
+    assert rerank_together([cross, other], RUN, tokens, **how).to_dict() == found.to_dict()
+    assert calls == []
+    with pytest.raises(UsageError, match="two runs or more"):
+        rerank_together([cross], RUN, tokens, depth=2, folder=tmp_path / "scores")
+    with pytest.raises(UsageError, match="3 weights for 2"):
+        rerank_together([cross, other], RUN, tokens, Fuse("sum", weights=(1, 2, 3)), **how)
+
+
 def test_a_stopped_re_ranking_goes_on_where_it_was(cross, tmp_path, monkeypatch):
     expected = rerank(cross, RUN, tokens(cross), chunk=3, tokens_per_batch=40)
     joined, calls = type(cross).represent, []
@@ -134,4 +182,5 @@ def test_what_cannot_be_done_is_said(cross):
         next(broken.parameters()).fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="query 'q1' and document 'd0'"):
         rerank(broken, RUN, tokens(broken))
-    assert len(rerank(cross, Run.from_dict({}), tokens(cross))) == 0
+    assert len(rerank(cross, Run.from_dict({}), tokens(cross), tail="keep")) == 0
+    assert len(rerank_together([cross, cross], Run.from_dict({}), tokens, tail="keep")) == 0

@@ -27,8 +27,9 @@ import numpy as np, torch
 spec = importlib.util.spec_from_file_location("proof", sys.argv[1]); proof = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(proof)
 from dataclasses import replace
-from rankwright.models import Dense
-from rankwright.training import Memory, Objective, Step, distributed, optim
+from rankwright.losses import KLDivergence, RankNet
+from rankwright.models import Cross, Dense
+from rankwright.training import Memory, Objective, Step, Term, distributed, optim
 from rankwright.training.sharding import Sharded
 distributed.start()
 rank, world, toys = distributed.rank(), distributed.world(), proof.toys
@@ -37,12 +38,13 @@ def nothing(batch):
     return replace(batch, queries=batch.queries.take(none), docs=batch.docs.take(none), lists=batch.lists[:0],
         targets=batch.targets[:0], mask=batch.mask[:0], known_queries=none, known_docs=none,
         known_targets=torch.zeros(0), query_ids=())
-def tiny():
-    return Dense(sys.argv[2], dropout=0.2).load(device="cpu", dtype="float64", seed=0)
+def tiny(kind):
+    return lambda: kind(sys.argv[2], dropout=0.2).load(device="cpu", dtype="float64", seed=0)
 worst, parts = {}, 1.0
-for name, make in {"late": lambda: toys.Toy(late=True), "dense": tiny}.items():
-    batches = [toys.make_batch(np.random.default_rng(k)) for k in (1, 2)]
-    terms = proof.terms_of("mixed")
+for name, make in {"late": lambda: toys.Toy(late=True), "dense": tiny(Dense), "cross": tiny(Cross)}.items():
+    made = toys.make_pairs if name == "cross" else toys.make_batch
+    batches = [made(np.random.default_rng(k)) for k in (1, 2)]
+    terms = [Term(RankNet(), "own"), Term(KLDivergence(), "own")] if name == "cross" else proof.terms_of("mixed")
     for memory in (Memory(tokens=30, graph_tokens=40, rows=3), Memory(tokens=1, graph_tokens=0), Memory()):
         for lonely in (False, True):
             shares = [toys.share(b, rank, world) for b in batches]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..types import Texts
 from .dropout import drawing
+from .firsts import first_vectors, mark_last_layer
 from .hidden import is_packed, padded_outputs, token_vectors
 from .lean import slim
 from .packing import Packing
@@ -78,9 +79,11 @@ class Classifier(nn.Module):
         elif whole.config.model_type == "modernbert":
             how = whole.config.classifier_pooling
         self._how: Pooling = how
+        self._first_alone = False
         self._head = partial(head, whole) if head is not None else None
         if self._head is not None and not self._agrees():
             self._head = None
+        self._first_alone = how == "cls" and mark_last_layer(self.backbone)
 
     @property
     def backbone(self) -> PreTrainedModel:
@@ -107,7 +110,10 @@ class Classifier(nn.Module):
     def _scores(self, texts: Texts, packing: Packing) -> Float[Tensor, " rows"]:
         if self._head is None:
             return self._own_scores(texts, packing)
-        pooled = pool(token_vectors(self.backbone, texts, packing), packing, self._how)
+        if self._first_alone:
+            pooled = first_vectors(self.backbone, texts, packing)
+        else:
+            pooled = pool(token_vectors(self.backbone, texts, packing), packing, self._how)
         keys = None if texts.keys is None else texts.keys[:, None]
         with drawing(keys, packing.offsets.new_zeros(1, 1)):
             return self._read(self._head(pooled))

@@ -9,7 +9,7 @@ from .index import Index, open_ranking, search_into
 from .late import LateIndex, exact_index
 from .lexical import BM25, LexicalIndex
 from .mine import Mine, MineReport, mine
-from .rerank import rerank
+from .rerank import rerank, rerank_together
 from .runs import Fuse, Tuned, fuse, tune_fusion, without_self
 from .token_vectors import TokenVectors
 from .topics import Clusters, k_means
@@ -39,6 +39,7 @@ __all__ = [
     "open_ranking",
     "recall",
     "rerank",
+    "rerank_together",
     "search_into",
     "tune_fusion",
     "without_self",

@@ -1,9 +1,9 @@
-"""Re-ranks a run with any ranker: a cross-encoder reads its pairs, packed by length across queries; restartable."""
+"""Re-ranks a run with any ranker or several: a cross-encoder reads its pairs, packed by length; restartable."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +17,7 @@ from ..progress import progress
 from ..types import Precision, Run, Side, Texts, picked
 from .encode import TokenRows, embed, encode, encoder
 from .late import exact_index
+from .runs import Fuse, fuse
 from .token_vectors import TokenVectors
 
 if TYPE_CHECKING:
@@ -63,22 +64,94 @@ def rerank(
         UsageError: a depth below 1, or a precision that this device lacks.
         NonFiniteError: a score is NaN or infinite. DataError: `tokens` knows an id not.
     """
-    if depth < 1:
-        raise UsageError(f"depth must be at least 1, got {depth}")
+    _check_depth(depth)
     whole = run.ranked()
     top = whole.ranked(depth)
     if not len(top):
         return top
-    if ranker.pairing is None:
-        how = {"device": device, "workers": workers, "precision": precision}
-        scores = _by_vectors(ranker, top, tokens, folder, **how)
-    else:
-        pairs = _Pairs.of(ranker.pairing, top, tokens)
-        work = _Work(ranker, pairs, chunk, tokens_per_batch, device, workers, precision)
-        scores = work.carry_out(folder, _key(ranker, top, [pairs.queries.key, pairs.docs.key, precision, chunk]))
-    _require_finite(scores, top)
-    found = Run(top.queries, top.docs, top.offsets, top.columns, scores)
+    found = _How(device, workers, precision, tokens_per_batch, chunk).scored(ranker, top, tokens, folder)
     return (found if tail == "drop" else _with_tail(found, whole, depth)).ranked()
+
+
+def rerank_together(
+    rankers: Iterable[Ranker],
+    run: Run,
+    tokens: Callable[[Ranker], Tokens],
+    spec: Fuse | None = None,
+    *,
+    depth: int = 100,
+    tail: Tail = "drop",
+    folder: Path | None = None,
+    device: str = "cpu",
+    workers: int | None = None,
+    precision: Precision = "float32",
+    tokens_per_batch: int = 1024,
+    chunk: int = _CHUNK,
+) -> Run:
+    """An ensemble: several rankers score the same documents, and their scores become one as `fuse` combines runs.
+
+    Args:
+        rankers: taken one after the other, so that an iterator which loads them holds one in memory at a time.
+        tokens: gives each ranker's token ids.
+        spec: how scores are normalised and combined. None: the sum of min-max scores.
+
+    The others, and what is raised, as in `rerank`; a UsageError too for fewer than two rankers or weights that do not
+    fit them.
+    """
+    _check_depth(depth)
+    whole = run.ranked()
+    top = whole.ranked(depth)
+    if not len(top):
+        return top
+    how = _How(device, workers, precision, tokens_per_batch, chunk)
+    made = [
+        how.scored(ranker, top, tokens(ranker), None if folder is None else folder / f"ranker-{number}")
+        for number, ranker in enumerate(rankers, start=1)
+    ]
+    found = _with_values(top, fuse(made, spec or Fuse("sum")))
+    return (found if tail == "drop" else _with_tail(found, whole, depth)).ranked()
+
+
+def _check_depth(depth: int) -> None:
+    if depth < 1:
+        raise UsageError(f"depth must be at least 1, got {depth}")
+
+
+@dataclass(frozen=True)
+class _How:
+    """How scores are computed: what `rerank` is told of it."""
+
+    device: str
+    workers: int | None
+    precision: Precision
+    tokens_per_batch: int
+    chunk: int
+
+    def scored(self, ranker: Ranker, top: Run, tokens: Tokens, folder: Path | None) -> Run:
+        """A run, its documents in the order they had, under a ranker's scores."""
+        if ranker.pairing is None:
+            how = {"device": self.device, "workers": self.workers, "precision": self.precision}
+            scores = _by_vectors(ranker, top, tokens, folder, **how)
+        else:
+            pairs = _Pairs.of(ranker.pairing, top, tokens)
+            facts = [pairs.queries.key, pairs.docs.key, self.precision, self.chunk]
+            work = _Work(ranker, pairs, self.chunk, self.tokens_per_batch, self.device, self.workers, self.precision)
+            scores = work.carry_out(folder, _key(ranker, top, facts))
+        _require_finite(scores, top)
+        return Run(top.queries, top.docs, top.offsets, top.columns, scores)
+
+
+def _with_values(top: Run, fused: Run) -> Run:
+    """The documents of `top` in its order, under the scores that `fused` has for them."""
+    named = dict(zip(fused.docs, range(len(fused.docs))))
+    columns = np.array([named[doc] for doc in top.docs], np.int64)
+    keys = []
+    for run, column in ((top, columns[top.columns]), (fused, fused.columns)):
+        query = np.repeat(np.arange(len(run.queries)), np.diff(run.offsets))  # both name them in one order
+        keys.append(query * len(fused.docs) + column)
+    order = np.argsort(keys[1])
+    values = fused.values[order][np.searchsorted(keys[1][order], keys[0])]
+    return Run(top.queries, top.docs, top.offsets, top.columns, values)
 
 
 @dataclass(frozen=True)

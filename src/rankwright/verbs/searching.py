@@ -15,7 +15,7 @@ from ..outputs import command, new_file, new_folder, workplace
 from ..training import distributed
 
 if TYPE_CHECKING:
-    from ..search import Mine
+    from ..search import Fuse, Mine
     from ..types import Qrels
 
 
@@ -92,11 +92,12 @@ def rerank(given: Namespace) -> None:
 
     path, dataset, device = new_file(given.out), _open(given), assemble.pick_device(given.device)
     first, precision = read_run(Path(given.run), dataset.reading), assemble.pick_precision(given.precision, device)
-    ranker, work = load(given.model, device=device), workplace(given.out, dataset.cache) / "scores"
+    together, work = _together(given), workplace(given.out, dataset.cache) / "scores"
+    rankers = (load(model, device=device) for model in given.model)  # one at a time
     began = time.perf_counter()
     found = assemble.rerank_run(
-        ranker, dataset, first, depth=given.depth, device=device, precision=precision,
-        tail="keep" if given.keep_tail else "drop", folder=work,
+        rankers if together else next(rankers), dataset, first, together=together, depth=given.depth, device=device,
+        precision=precision, tail="keep" if given.keep_tail else "drop", folder=work,
     )  # fmt: skip
     speed = f"{1000 * (time.perf_counter() - began) / max(1, len(found.queries)):,.1f} ms a query"
     write_run(path, found, tag="rerank")
@@ -104,6 +105,18 @@ def rerank(given: Namespace) -> None:
     out(f"run:  {given.out}  ({len(found.queries):,} queries, {len(found):,} documents, {speed})")
     qrels = dataset.files.get("test") or next(iter(dataset.files.values()), "QRELS")
     out(f"next: {command('evaluate', given.run, given.out, '--qrels', qrels)}")
+
+
+def _together(given: Namespace) -> Fuse | None:
+    """How several rankers' scores become one; None: there is one ranker."""
+    from ..search import Fuse
+
+    if len(given.model) > 1:
+        return Fuse(given.method or "sum", given.norm, given.weights and tuple(given.weights))
+    if given.method or given.norm or given.weights:
+        fix = "give several models, or leave --method, --norm and --weights out"
+        raise UsageError("one model's scores are not combined with others", fix=fix)
+    return None
 
 
 def mine(given: Namespace) -> None:

@@ -15,6 +15,7 @@ from .data import (
     Collection,
     Corpus,
     Dataset,
+    Drawn,
     Group,
     Loader,
     Mixture,
@@ -290,6 +291,7 @@ def make_loader(
     workers: int = 1,
     rank: int = 0,
     world: int = 1,
+    drawn: Drawn | None = None,
 ) -> Loader:
     """Judgements and texts as a stream of batches, a pure function of the seed."""
     cache = mixture.first.cache
@@ -306,6 +308,7 @@ def make_loader(
         world=world,
         workers=workers,
         pair=ranker.pairing,
+        drawn=drawn,
     )
 
 

@@ -244,6 +244,7 @@ def _converting(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--queries", help="queries by id, likewise")
     verb.add_argument("--permutations", help="RankGPT: the list of answers (default: the JSON file beside the queries)")
     verb.add_argument("--repair", action="store_true", help="RankGPT: complete answers that are no permutation")
+    verb.add_argument("--strata", action="store_true", help="DPR: positive, hard and other negatives as grades 2, 1, 0")
     verb.add_argument("--validation", type=float, metavar="PART", help="of the queries, set aside; e.g. 0.01")
     verb.add_argument("--seed", type=int, default=42, help="of --validation")
     _common(verb, "json", "lenient")

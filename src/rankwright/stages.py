@@ -103,7 +103,6 @@ def fit(
 
     with ExitStack() as held:
         parts = [_part(stage, ranker, held, seed=seed, reading=reading, device=device) for stage in opened]
-        say(ranker.training_note)
         train_cycle(
             ranker, parts, settings=opened[0].stage.train, folder=folder, identity=identity, device=device,
             validator=validator, allow_drift=allow_drift,
@@ -121,8 +120,7 @@ def _part(opened: Opened, ranker: Ranker, held: ExitStack, *, seed: int, reading
         ranker, opened.mixture, opened.supervision, group=stage.group, batches=stage.batches, seed=own, limits=limits,
         workers=stage.train.workers, rank=distributed.rank(), world=distributed.world(), drawn=stage.drawn,
     )  # fmt: skip
-    say(f"{opened.name}: {loader.queries:,} queries")
-    for remark in loader.remarks:
+    for remark in (f"{opened.name}: {loader.queries:,} queries, {ranker.training_note}", *loader.remarks):
         say(remark)
     taught = held.enter_context(
         teaching.teachers(stage.objective, opened.mixture, reading=reading, device=device)

@@ -117,7 +117,7 @@ class Pipeline:
         for stage in self.plan.stages:
             mixture = self._mixture(stage.data)
             self._supervision(mixture, stage.data)
-            assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
+            assemble.named_files(stage.group, stage.travelling, cache=mixture.first.cache)
             if stage.mine and stage.mine.by not in ("model", "bm25"):
                 formats.read_run(Path(stage.mine.by), self.reading)
             if stage.validate:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from .data import Batches, Drawn, Group, Shuffled, Source
+from .data.wordings import OneWording
 from .errors import RecipeError
 from .evaluation import parse
 from .models import Cross
@@ -88,6 +89,8 @@ class Stage:
         doc_length: tokens of a document while training; null: the model's own. Shorter is faster.
         mine: find hard negatives first; null: none.
         validate: measure during training; null: never.
+        samples: a file of query id, tab, sample, as `rankwright convert` writes it where questions have several wordings:
+            an epoch draws one query of each sample. Null: every query is in every epoch.
         drawn: documents of other queries that each batch holds besides its lists, for terms ``against: drawn``.
         name: in the log of a cycle; null: its number.
         repeats: steps in a row that it does in a cycle.
@@ -102,6 +105,7 @@ class Stage:
     doc_length: int | None = None
     mine: Mining | None = None
     validate: Validation | None = None
+    samples: str | None = None
     drawn: Drawn | None = None
     name: str | None = None
     repeats: int = 1
@@ -126,6 +130,11 @@ class Stage:
         ):
             if not isinstance(value, kind):
                 raise RecipeError(f"{name}: {type(value).__name__} is not a {kind.__name__}")
+
+    @property
+    def travelling(self) -> Batches:
+        """Which queries travel together, where only one wording of a question does."""
+        return self.batches if self.samples is None else OneWording(self.samples, self.batches)
 
 
 @dataclass(frozen=True)

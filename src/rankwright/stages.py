@@ -77,7 +77,7 @@ def _own(opened: Opened, *, reading: Reading, device: str) -> dict[str, str]:
     )  # fmt: skip
     chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
     chosen += [stage.query_length, stage.doc_length, stage.drawn]
-    named = assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
+    named = assemble.named_files(stage.group, stage.travelling, cache=mixture.first.cache)
     taught = teaching.identity(stage.objective, reading=reading, device=device)
     return taught | ({"files": fingerprint(named)} if named else {}) | {
         "recipe": fingerprint(choices(chosen)),
@@ -117,7 +117,7 @@ def _part(opened: Opened, ranker: Ranker, held: ExitStack, *, seed: int, reading
     own = key(seed, "stage", f"stage-{opened.number}")
     limits: dict[Side, Any] = {"query": stage.query_length, "doc": stage.doc_length}
     loader = assemble.make_loader(
-        ranker, opened.mixture, opened.supervision, group=stage.group, batches=stage.batches, seed=own, limits=limits,
+        ranker, opened.mixture, opened.supervision, group=stage.group, batches=stage.travelling, seed=own, limits=limits,
         workers=stage.train.workers, rank=distributed.rank(), world=distributed.world(), drawn=stage.drawn,
     )  # fmt: skip
     for remark in (f"{opened.name}: {loader.queries:,} queries, {ranker.training_note}", *loader.remarks):

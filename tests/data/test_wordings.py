@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rankwright.data import ByDocument, Dataset, OneWording, Shuffled, read_topics
+from rankwright.data import ByDocument, Dataset, Shuffled, read_topics
 from rankwright.data.dialects import convert
+from rankwright.data.wordings import OneWording
 from rankwright.errors import DataError, RecipeError, UsageError
 
 

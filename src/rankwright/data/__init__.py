@@ -21,7 +21,6 @@ from .scores import read_scores, read_triples
 from .sources import Judged, Ranking, Scored, Source, Triples
 from .supervision import Supervision
 from .tokens import TokenRows, TokenStore, TokenStores
-from .wordings import OneWording
 
 __all__ = [
     "POLICIES",
@@ -44,7 +43,6 @@ __all__ = [
     "Mixed",
     "Mixture",
     "OneRelevant",
-    "OneWording",
     "Part",
     "PerGrade",
     "Random",

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated
 
 import numpy as np
 
 from ..errors import DataError, RecipeError
 from ..randomness import key
-from ..recipe import Slot
 from ._checks import CHECK_IDS, given
 from .batches import Batches, Documents, EpochPlan, Shuffled
 from .query_files import read_topics
@@ -28,7 +26,7 @@ class OneWording(Batches):
     """
 
     samples: str
-    batches: Annotated[Batches, Slot("rankwright.data")] = field(default_factory=Shuffled)
+    batches: Batches = field(default_factory=Shuffled)
 
     def __post_init__(self) -> None:
         given("OneWording", "samples", self.samples)

@@ -29,6 +29,7 @@ class Cells:
 
     folders: dict[tuple[str, str, int], Path]
     tests: dict[str, str]
+    measures: tuple[str, ...] = MEASURES  # the first is the one that is tested
 
     def scores(self) -> dict[tuple[str, str, int], np.ndarray]:
         """(collection, condition, seed) -> [queries, measures], of the finished runs."""
@@ -37,34 +38,34 @@ class Cells:
             runs = sorted(folder.glob("evaluation/*/*.trec"), key=lambda path: path.stem != "trained")
             if runs and (folder / "report.html").exists():
                 qrels = Dataset.open(self.tests[collection], reading=Reading()).qrels("test")
-                made[collection, condition, seed] = evaluate(read_run(runs[0]), qrels, MEASURES).values
+                made[collection, condition, seed] = evaluate(read_run(runs[0]), qrels, self.measures).values
         return made
 
 
 def write_results(name: str, cells: Cells, pairs: Sequence[tuple[str, str]]) -> None:
     """Tables of means over seeds and of paired differences, as text and JSON in benchmarks/results."""
     scores = cells.scores()
-    means, tests = _means(scores), _differences(scores, pairs)
-    heads = [*(f"{m}: mean (seeds)" for m in MEASURES)]
+    means, tests = _means(scores, len(cells.measures)), _differences(scores, pairs)
+    heads = [f"{m}: mean (seeds)" for m in cells.measures]
     text = table(["collection", "condition", *heads], [[m["collection"], m["condition"], *m["shown"]] for m in means])
     rows = []
     for test in tests:
         low, high = test["interval"]
         what, interval = f"{test['system']} - {test['baseline']}", f"{low:+.3f} to {high:+.3f}"
         rows.append([test["collection"], what, f"{test['difference']:+.3f}", interval, f"{test['p_holm']:.3f}"])
-    text += "\n\n" + table(["collection", "nDCG@10", "difference", "95 % interval", "p (t-test, Holm)"], rows)
+    text += "\n\n" + table(["collection", cells.measures[0], "difference", "95 % interval", "p (t-test, Holm)"], rows)
     print(text)
     facts = machine(["transformers"])
     write_json(RESULTS / f"{name}.json", {"means": means, "differences": tests, "machine": facts})
     write_text(RESULTS / f"{name}.txt", text + "\n")
 
 
-def _means(scores: dict[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any]]:
+def _means(scores: dict[tuple[str, str, int], np.ndarray], measures: int) -> list[dict[str, Any]]:
     made = []
     for collection, condition in dict.fromkeys((c, d) for c, d, _ in scores):
         seeds = {seed: v.mean(0).tolist() for (c, d, seed), v in scores.items() if (c, d) == (collection, condition)}
         shown = []
-        for column in range(len(MEASURES)):
+        for column in range(measures):
             values = [v[column] for v in seeds.values()]
             spread = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
             shown.append(f"{statistics.mean(values):.3f}{spread}")
@@ -75,7 +76,7 @@ def _means(scores: dict[tuple[str, str, int], np.ndarray]) -> list[dict[str, Any
 def _differences(
     scores: dict[tuple[str, str, int], np.ndarray], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """Of nDCG@10, each query's mean over the seeds that both have: what the choice of queries leaves open."""
+    """Of the first measure, each query's mean over the seeds that both have: what the choice of queries leaves open."""
     made = []
     for collection in dict.fromkeys(c for c, _, _ in scores):
         for baseline, system in pairs:

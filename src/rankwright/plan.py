@@ -89,8 +89,8 @@ class Stage:
         doc_length: tokens of a document while training; null: the model's own. Shorter is faster.
         mine: find hard negatives first; null: none.
         validate: measure during training; null: never.
-        samples: a file of query id, tab, sample, as `rankwright convert` writes it where questions have several wordings:
-            an epoch draws one query of each sample. Null: every query is in every epoch.
+        samples: a file of query id, tab, sample, as `rankwright convert` writes it where questions have several
+            wordings: an epoch draws one query of each sample. Null: every query is in every epoch.
         drawn: documents of other queries that each batch holds besides its lists, for terms ``against: drawn``.
         name: in the log of a cycle; null: its number.
         repeats: steps in a row that it does in a cycle.

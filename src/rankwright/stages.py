@@ -117,8 +117,8 @@ def _part(opened: Opened, ranker: Ranker, held: ExitStack, *, seed: int, reading
     own = key(seed, "stage", f"stage-{opened.number}")
     limits: dict[Side, Any] = {"query": stage.query_length, "doc": stage.doc_length}
     loader = assemble.make_loader(
-        ranker, opened.mixture, opened.supervision, group=stage.group, batches=stage.travelling, seed=own, limits=limits,
-        workers=stage.train.workers, rank=distributed.rank(), world=distributed.world(), drawn=stage.drawn,
+        ranker, opened.mixture, opened.supervision, group=stage.group, batches=stage.travelling, drawn=stage.drawn,
+        seed=own, limits=limits, workers=stage.train.workers, rank=distributed.rank(), world=distributed.world(),
     )  # fmt: skip
     for remark in (f"{opened.name}: {loader.queries:,} queries, {ranker.training_note}", *loader.remarks):
         say(remark)

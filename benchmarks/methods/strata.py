@@ -1,11 +1,11 @@
-"""DPR's in-batch baseline against SR-DPR's pipelines, alone and in turn, and against all strata in one step; over seeds.
+"""DPR's in-batch baseline against SR-DPR's pipelines, alone and in turn, and all strata in one step; over seeds.
 
     python -m benchmarks.methods.strata WORK [--data DIR] [--seeds 0 1 2] [--only scifact] [--jobs 2]
 
-Every cell is a `rankwright run` of a mini recipe, as one could type it, with the same number of optimizer steps. What is
-there already is not done again. To fit about forty minutes of two cores, the hard negatives are BM25's, found once for
-each collection, documents are cut to 96 tokens, and the tests are searched in cut corpora: the judged documents and the
-first 20 (SciFact) or 50 (MedQuAD) of BM25 for each test question. Scores are therefore higher than on whole corpora.
+Every cell is a `rankwright run` of a mini recipe, as one could type it, with the same number of optimizer steps. What
+is there already is not done again. To fit about forty minutes of two cores, the hard negatives are BM25's, found once
+for each collection, documents are cut to 96 tokens, and the tests are searched in cut corpora: the judged documents and
+the first 20 (SciFact) or 50 (MedQuAD) of BM25 for each test question. Scores are so higher than on whole corpora.
 """
 
 from __future__ import annotations

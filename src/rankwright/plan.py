@@ -275,9 +275,11 @@ def _check_cross(plan: Recipe) -> None:
             if term.regulariser is not None or term.dims:
                 what = f"{place}.objective.{at}: a cross-encoder has no vectors for regularisers and dims"
                 raise RecipeError(what, fix="leave them out")
-            if term.against != "own" or stage.drawn is not None:
+            if term.against != "own":
                 what = f"{place}.objective.{at}: against: {term.against} needs scores of other queries' documents"
                 raise RecipeError(f"{what}; a cross-encoder reads pairs of the query's own list", fix="against: own")
+        if stage.drawn is not None:
+            raise RecipeError(f"{place}.drawn: a cross-encoder reads its own lists alone", fix="leave it out")
         if stage.mine is not None and stage.mine.by == "model":
             what = f"{place}.mine: a cross-encoder cannot search the corpus for negatives"
             raise RecipeError(what, fix="by: bm25, or the path of a TREC run")

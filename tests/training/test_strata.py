@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from rankwright.errors import RecipeError
 from rankwright.losses import Flops, InfoNCE, MarginMSE
 from rankwright.training import Memory, Objective, Pools, Step, Strata, Term
+from rankwright.training.step import _columns
 from rankwright.types import Batch
 
 _spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).with_name("toys.py"))
@@ -161,6 +163,12 @@ def test_an_anchored_loss_sees_the_strata_of_its_pool_alone():
         own = {d for d, m in zip(batch.lists[q].tolist(), batch.mask[q].tolist()) if m}
         others = {d for d in range(len(batch.doc_ids)) if d not in own and known.get((q, d), 0.0) == 0.0}
         assert set((mask[q, 1:]).nonzero().squeeze(-1).tolist()) == others, first[q]
+
+
+def test_drawn_columns_are_those_where_a_document_first_stands():
+    batch = replace(world(1)[0], doc_ids=("a", "b", "a", "c"), drawn=("c", "a"), lists=torch.zeros(0, 1).long())
+    _, absent, drawn = _columns(batch, [2, 2])
+    assert (absent.tolist(), drawn.tolist()) == ([2], [3, 0])
 
 
 def test_strata_of_a_recipe_are_checked():

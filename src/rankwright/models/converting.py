@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,11 @@ def main(checkpoint: str, folder: str, gib: str) -> None:
 
 
 def _limit(gib: float) -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limits
-        return
     size = int(gib * (1 << 30))
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    with suppress(ImportError, ValueError, OSError):  # Windows has no such limits, other systems may refuse to set them
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def convert(checkpoint: Path, folder: Path) -> dict[str, Any]:

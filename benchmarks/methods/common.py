@@ -81,14 +81,14 @@ def write_results(name: str, cells: Cells, pairs: Sequence[tuple[str, str]], *, 
     """Tables of means over seeds and of paired differences; kept as text and JSON in benchmarks/results."""
     scores = cells.scores()
     means, tests = _means(scores, cells.measures), _differences(scores, pairs)
-    heads = [*(f"{m}: mean (seeds)" for m in cells.measures)]
+    heads = [f"{m}: mean (seeds)" for m in cells.measures]
     text = table(["collection", "condition", *heads], [[m["collection"], m["condition"], *m["shown"]] for m in means])
     rows = []
     for test in tests:
         low, high = test["interval"]
         what, interval = f"{test['system']} - {test['baseline']}", f"{low:+.3f} to {high:+.3f}"
         rows.append([test["collection"], what, f"{test['difference']:+.3f}", interval, f"{test['p_holm']:.3f}"])
-    text += "\n\n" + table(["collection", "nDCG@10", "difference", "95 % interval", "p (t-test, Holm)"], rows)
+    text += "\n\n" + table(["collection", cells.measures[0], "difference", "95 % interval", "p (t-test, Holm)"], rows)
     print(text)
     if not keep:
         return
@@ -113,7 +113,7 @@ def _means(scores: dict[tuple[str, str, int], np.ndarray], measures: Sequence[st
 def _differences(
     scores: dict[tuple[str, str, int], np.ndarray], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """Of nDCG@10, each query's mean over the seeds that both have: what the choice of queries leaves open."""
+    """Of the first measure, each query's mean over the seeds that both have: what the choice of queries leaves open."""
     made = []
     for collection in dict.fromkeys(c for c, _, _ in scores):
         for baseline, system in pairs:

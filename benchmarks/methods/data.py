@@ -71,6 +71,15 @@ def cranfield(source: Path, folder: Path) -> None:
     _write(folder, data, judged, splits, docs=docs)
 
 
+def pooled(source: str, folder: Path, *, depth: int) -> None:
+    """Write a cut test collection: the test queries over their judged documents and the first `depth` of BM25."""
+    data = Dataset.open(source, reading=Reading())
+    judged = data.qrels("test").to_dict()
+    near = _bm25(data, list(judged), depth=depth)
+    docs = {doc for query in judged for doc in [*judged[query], *near[query]]}
+    _write(folder, data, judged, {"test": judged}, docs=docs)
+
+
 def _bm25(data: Dataset, queries: list[str], *, depth: int) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as scratch:
         index = assemble.bm25_index(data, Path(scratch) / "bm25", BM25())

@@ -15,6 +15,7 @@ from .data import (
     Collection,
     Corpus,
     Dataset,
+    Drawn,
     Group,
     Loader,
     Mixture,
@@ -304,6 +305,7 @@ def make_loader(
     workers: int = 1,
     rank: int = 0,
     world: int = 1,
+    drawn: Drawn | None = None,
 ) -> Loader:
     """Judgements and texts as a stream of batches, a pure function of the seed."""
     cache = mixture.first.cache
@@ -320,6 +322,7 @@ def make_loader(
         world=world,
         workers=workers,
         pair=ranker.pairing,
+        drawn=drawn,
     )
 
 

@@ -252,9 +252,17 @@ def _converting(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--queries", help="queries by id, likewise")
     verb.add_argument("--permutations", help="RankGPT: the list of answers (default: the JSON file beside the queries)")
     verb.add_argument("--repair", action="store_true", help="RankGPT: complete answers that are no permutation")
+    verb.add_argument("--strata", action="store_true", help="DPR: positive, hard and other negatives as grades 2, 1, 0")
     verb.add_argument("--validation", type=float, metavar="PART", help="of the queries, set aside; e.g. 0.01")
     verb.add_argument("--seed", type=int, default=42, help="of --validation")
     _common(verb, "json", "lenient")
+
+    text = "a checkpoint of DPR, GC-DPR or SR-DPR (.cp, dpr_biencoder.40) as a model folder; it is never unpickled"
+    verb = verbs.add_parser("import-dpr", help=text, description=text)
+    verb.add_argument("checkpoint", help="the file")
+    verb.add_argument("--base", required=True, help="the BERT it was trained from: model folder or hub id")
+    verb.add_argument("--out", required=True, help="folder to make")
+    verb.add_argument("--memory", type=float, default=4.0, help="GiB that reading may take (default: 4)")
 
 
 def _common(verb: argparse.ArgumentParser, *names: str) -> None:

@@ -141,6 +141,7 @@ def gradient_checks(plan: Recipe, *, queries: int, dtype: str) -> list[dict[str,
         loader = assemble.make_loader(
             ranker, mixture, supervise(mixture, stage.data), group=stage.group, batches=small, seed=plan.seed,
             limits={"query": stage.query_length, "doc": stage.doc_length}, workers=0,
+            drawn=stage.drawn,
         )  # fmt: skip
         with teaching.teachers(stage.objective, mixture, reading=Reading(), device="cpu") as taught:
             objective = Objective(stage.objective, taught)

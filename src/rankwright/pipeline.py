@@ -10,24 +10,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import assemble, recipe, storage, teaching
+from . import assemble, recipe, storage
+from . import stages as stage_work
 from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import DataError, RecipeError
 from .first_stages import given_run, own_run
 from .ledger import Ledger, begun, claim, content_hash, environment, fingerprint, other_model
-from .loading import choices, rooted
+from .loading import rooted
 from .mining import Miner, require_relevant
 from .naming import collection_labels, dataset_names, run_folder
 from .outcome import SYSTEMS, Evaluated, Outcome
 from .plan import Evaluation, Mining, Recipe, Reranking, Stage, Validation
 from .progress import say
-from .randomness import key
 from .search import BM25, Fuse, LexicalIndex, TokenVectors, Vectors, exact_index, fuse, without_self
+from .stages import Opened
 from .training import distributed
 from .types import Precision, Qrels, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
+    from .training import Validator
 
 
 class Pipeline:
@@ -115,7 +117,7 @@ class Pipeline:
         for stage in self.plan.stages:
             mixture = self._mixture(stage.data)
             self._supervision(mixture, stage.data)
-            assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
+            assemble.named_files(stage.group, stage.travelling, cache=mixture.first.cache)
             if stage.mine and stage.mine.by not in ("model", "bm25"):
                 formats.read_run(Path(stage.mine.by), self.reading)
             if stage.validate:
@@ -280,25 +282,29 @@ class Pipeline:
 
     def _train(self, start: Ranker) -> Path | None:
         ranker, model = start, None
-        for number, stage in enumerate(self.plan.stages, start=1):
+        stages = list(enumerate(self.plan.stages, start=1))
+        for together in [stages] if self.plan.order == "cycle" and stages else [[stage] for stage in stages]:
             if model is not None:
                 ranker = self._load(self.plan.model.started_from(str(model)))
-            model = self._stage(stage, number, ranker, "start" if number == 1 else f"stage-{number - 1}")
+            number = together[0][0]
+            model = self._stages(together, ranker, "start" if number == 1 else f"stage-{number - 1}")
         return model
 
-    def _stage(self, stage: Stage, number: int, ranker: Ranker, system: str) -> Path:
-        folder = self.folder / f"stage-{number}"
-        sources = list(stage.data)
-        mixture, first = self._mixture(sources), sources[0]
-        if stage.mine is not None:
-            negatives = self._mine(stage, stage.mine, folder / "negatives.tsv", ranker, system)
-            mined = Judged(first.dataset, qrels=str(negatives), grade=stage.mine.grade)
-            sources.insert(0, replace(mined, namespace=first.namespace, query_namespace=first.query_namespace))
-        model = self.folder / "model" if number == len(self.plan.stages) else folder / "model"
-        identity = distributed.told(self._identity(stage, ranker, mixture, sources))
+    def _stages(self, stages: Sequence[tuple[int, Stage]], ranker: Ranker, system: str) -> Path:
+        """Train a stage, or several in turn; the model's folder."""
+        opened = [self._opened(stage, number, ranker, system) for number, stage in stages]
+        (first, stage), last = stages[0], stages[-1][0]
+        folder = self.folder / f"stage-{first}"
+        model = self.folder / "model" if last == len(self.plan.stages) else folder / "model"
+        facts = stage_work.identity(
+            opened, ranker, self.plan.model, seed=self.plan.seed, reading=self.reading, device=self.device
+        )
+        if stage.validate:
+            facts |= {"validation": fingerprint(self._validated(stage.validate))}
+        identity = distributed.told(facts)
         # torchrun gives a process one thread: another number of threads must not undo what is finished
         made_of = {name: value for name, value in identity.items() if name != "threads"}
-        name = f"train stage {number}"
+        name = f"train stage {first}" if first == last else f"train stages {first} to {last} in turn"
         if distributed.rank() == 0:
             done = self.ledger.finished_otherwise(name, made_of) or other_model(model, fingerprint(made_of))
             if done and begun(folder / "train") != made_of:
@@ -307,69 +313,43 @@ class Pipeline:
         distributed.wait()
 
         def work() -> None:
-            self._fit(stage, folder / "train", ranker, mixture, sources, identity)
+            stage_work.fit(
+                opened, ranker, folder=folder / "train", identity=identity, seed=self.plan.seed, reading=self.reading,
+                device=self.device, validator=self._validator(stage.validate, ranker), allow_drift=self.allow_drift,
+            )  # fmt: skip
             if distributed.rank() == 0:
-                with storage.publish(model, "model", key=fingerprint(made_of), meta={"recipe": repr(stage)}) as draft:
+                recipes = "; ".join(repr(stage) for _, stage in stages)
+                with storage.publish(model, "model", key=fingerprint(made_of), meta={"recipe": recipes}) as draft:
                     ranker.save(draft.path)
 
         self.ledger.do(name, made_of, outputs=[model], work=work, together=True)
         return model
 
-    def _identity(self, stage: Stage, ranker: Ranker, mixture: Mixture, sources: list[Source]) -> dict[str, str]:
-        """Everything the trained weights depend on, by name."""
-        import torch
+    def _opened(self, stage: Stage, number: int, ranker: Ranker, system: str) -> Opened:
+        """A stage's data, its hard negatives found."""
+        sources = list(stage.data)
+        mixture, first = self._mixture(sources), sources[0]
+        if stage.mine is not None:
+            folder = self._folder_of_negatives(stage, number)
+            negatives = self._mine(stage, stage.mine, folder / "negatives.tsv", ranker, system)
+            mined = Judged(first.dataset, qrels=str(negatives), grade=stage.mine.grade)
+            sources.insert(0, replace(mined, namespace=first.namespace, query_namespace=first.query_namespace))
+        return Opened(stage, number, mixture, tuple(sources), self._supervision(mixture, sources))
 
-        settings = replace(
-            stage.train, track=(), workers=1, save_every=1, keep_checkpoints=1, parallel="ddp",
-            precision=assemble.pick_precision(stage.train.precision, self.device),
+    def _folder_of_negatives(self, stage: Stage, number: int) -> Path:
+        """Stages of a cycle that mine alike from alike data share what the first of them found."""
+        if self.plan.order == "cycle":
+            alike = [(other.data, other.mine) == (stage.data, stage.mine) for other in self.plan.stages]
+            number = alike.index(True) + 1
+        return self.folder / f"stage-{number}"
+
+    def _validator(self, spec: Validation | None, ranker: Ranker) -> Validator | None:
+        if spec is None:
+            return None
+        return assemble.make_validator(
+            ranker, self._dataset(spec.dataset), spec, self._validation_run(spec),
+            device=self.device, precision=self.precision,
         )  # fmt: skip
-        chosen = [stage.group, stage.batches, stage.objective, settings, stage.validate]
-        chosen += [stage.query_length, stage.doc_length]
-        validation = {"validation": fingerprint(self._validated(stage.validate))} if stage.validate else {}
-        named = assemble.named_files(stage.group, stage.batches, cache=mixture.first.cache)
-        taught = teaching.identity(stage.objective, reading=self.reading, device=self.device)
-        files = {"files": fingerprint(named)} if named else {}
-        return validation | taught | files | {
-            "recipe": fingerprint(choices(chosen)),
-            "model": fingerprint([ranker.fingerprint("query"), ranker.fingerprint("doc"), choices(self.plan.model)]),
-            "texts": fingerprint([mixture.corpus.fingerprint, mixture.queries.fingerprint]),
-            "judgements": self._supervision(mixture, sources).fingerprint,
-            "seed": str(self.plan.seed),
-            "device": torch.device(self.device).type,  # several processes have one each
-            "threads": str(torch.get_num_threads()),
-            "torch": torch.__version__,
-        }  # fmt: skip
-
-    def _fit(
-        self,
-        stage: Stage,
-        folder: Path,
-        ranker: Ranker,
-        mixture: Mixture,
-        sources: list[Source],
-        identity: dict[str, str],
-    ) -> None:
-        from .training import Objective, train_stage
-
-        seed = key(self.plan.seed, "stage", folder.parent.name)
-        validator = None
-        if stage.validate:
-            validator = assemble.make_validator(
-                ranker, self._dataset(stage.validate.dataset), stage.validate, self._validation_run(stage.validate),
-                device=self.device, precision=self.precision,
-            )  # fmt: skip
-        loader = assemble.make_loader(
-            ranker, mixture, self._supervision(mixture, sources), group=stage.group, batches=stage.batches, seed=seed,
-            limits={"query": stage.query_length, "doc": stage.doc_length}, workers=stage.train.workers,
-            rank=distributed.rank(), world=distributed.world(),
-        )  # fmt: skip
-        for remark in (f"{len(loader.supervision):,} queries, {ranker.training_note}", *loader.supervision.remarks):
-            say(remark)
-        with teaching.teachers(stage.objective, mixture, reading=self.reading, device=self.device) as taught:
-            train_stage(
-                ranker, loader, Objective(stage.objective, taught), settings=stage.train, folder=folder,
-                identity=identity, seed=seed, device=self.device, allow_drift=self.allow_drift, validator=validator,
-            )  # fmt: skip
 
     def _mine(self, stage: Stage, spec: Mining, path: Path, ranker: Ranker, system: str) -> Path:
         mixture = self._mixture(stage.data)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from .data import Batches, Group, Shuffled, Source
+from .data import Batches, Drawn, Group, Shuffled, Source
+from .data.wordings import OneWording
 from .errors import RecipeError
 from .evaluation import parse
 from .models import Cross
@@ -88,6 +89,11 @@ class Stage:
         doc_length: tokens of a document while training; null: the model's own. Shorter is faster.
         mine: find hard negatives first; null: none.
         validate: measure during training; null: never.
+        samples: a file of query id, tab, sample, as `rankwright convert` writes it where questions have several
+            wordings: an epoch draws one query of each sample. Null: every query is in every epoch.
+        drawn: documents of other queries that each batch holds besides its lists, for terms ``against: drawn``.
+        name: in the log of a cycle; null: its number.
+        repeats: steps in a row that it does in a cycle.
     """
 
     data: tuple[Annotated[Source, Slot("rankwright.data")], ...]
@@ -99,8 +105,19 @@ class Stage:
     doc_length: int | None = None
     mine: Mining | None = None
     validate: Validation | None = None
+    samples: str | None = None
+    drawn: Drawn | None = None
+    name: str | None = None
+    repeats: int = 1
 
     def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise RecipeError(f"repeats must be at least 1, got {self.repeats}", fix="leave the stage out instead")
+        if self.name is not None and (not self.name or not self.name.replace("-", "_").isidentifier()):
+            raise RecipeError(f"name is {self.name!r}", fix="use letters, digits, - and _")
+        if self.drawn is None and any(term.against == "drawn" for term in self.objective):
+            fix = "give the stage such documents, e.g. drawn: {size: 16}"
+            raise RecipeError("a term is against: drawn, and the stage draws none", fix=fix)
         if not self.data or not self.objective:
             raise RecipeError("a stage needs data and an objective")
         for name, length in (("query_length", self.query_length), ("doc_length", self.doc_length)):
@@ -113,6 +130,11 @@ class Stage:
         ):
             if not isinstance(value, kind):
                 raise RecipeError(f"{name}: {type(value).__name__} is not a {kind.__name__}")
+
+    @property
+    def travelling(self) -> Batches:
+        """Which queries travel together, where only one wording of a question does."""
+        return self.batches if self.samples is None else OneWording(self.samples, self.batches)
 
 
 @dataclass(frozen=True)
@@ -188,8 +210,12 @@ class Recipe:
 
     Args:
         model: the ranker to start from.
-        stages: trained one after the other, each from the model of the one before.
+        stages: parts of training.
         evaluate: test collections.
+        order: ``sequence``: one stage after the other, each from the model of the one before, with an optimizer of its
+            own. ``cycle``: `repeats` steps of each in turn, again and again, under one optimizer. The first stage's
+            `train` and `validate` are everyone's then, but `accumulate` is each stage's own; `steps` are those of all
+            stages together, `epochs` are the first stage's.
         name: of the run; its folder is ``output/name``. Null: the recipe file's name.
         output: where run folders are made.
         seed: of everything random.
@@ -203,6 +229,7 @@ class Recipe:
     model: Annotated[Model, Slot("rankwright.models")]
     stages: tuple[Stage, ...] = ()
     evaluate: tuple[Evaluation, ...] = ()
+    order: Literal["sequence", "cycle"] = "sequence"
     name: str | None = None
     output: str = "runs"
     seed: int = 0
@@ -213,6 +240,27 @@ class Recipe:
     def __post_init__(self) -> None:
         if isinstance(self.model, Cross):
             _check_cross(self)
+        _check_order(self)
+
+
+def _check_order(plan: Recipe) -> None:
+    """What only makes sense in a cycle, and what cannot differ between its stages.
+
+    Raises:
+        RecipeError: with the place in the recipe.
+    """
+    first = plan.stages[0] if plan.stages else None
+    for number, stage in enumerate(plan.stages):
+        place = f"stages.{number}"
+        if plan.order == "sequence" and stage.repeats != 1:
+            raise RecipeError(f"{place}.repeats: stages follow one another once", fix="order: cycle")
+        if plan.order == "cycle" and first is not None and number:
+            same = replace(first.train, accumulate=stage.train.accumulate)
+            if stage.train not in (same, Train(accumulate=stage.train.accumulate)):
+                what = f"{place}.train: a cycle has one optimizer, whose settings are those of the first stage"
+                raise RecipeError(what, fix="leave out all but accumulate")
+            if stage.validate is not None:
+                raise RecipeError(f"{place}.validate: a cycle is validated as its first stage says", fix="leave it out")
 
 
 def _check_cross(plan: Recipe) -> None:
@@ -230,6 +278,8 @@ def _check_cross(plan: Recipe) -> None:
             if term.against != "own":
                 what = f"{place}.objective.{at}: against: {term.against} needs scores of other queries' documents"
                 raise RecipeError(f"{what}; a cross-encoder reads pairs of the query's own list", fix="against: own")
+        if stage.drawn is not None:
+            raise RecipeError(f"{place}.drawn: a cross-encoder reads its own lists alone", fix="leave it out")
         if stage.mine is not None and stage.mine.by == "model":
             what = f"{place}.mine: a cross-encoder cannot search the corpus for negatives"
             raise RecipeError(what, fix="by: bm25, or the path of a TREC run")

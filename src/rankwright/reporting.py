@@ -225,10 +225,10 @@ def _curves(folder: Path) -> tuple[list[Curve], list[Curve], list[str]]:
 
     for stage in sorted(folder.glob("stage-*/train")):
         records = read(stage / "log.jsonl", "step", "loss")
-        steps = [r["step"] for r in records]
         name = stage.parent.name.replace("-", " ")
-        if records:
-            training.append(Curve(f"{name}: loss", "step", steps, [r["loss"] for r in records]))
+        for part in dict.fromkeys(r.get("stage", name) for r in records):  # several in a cycle
+            own = [r for r in records if r.get("stage", name) == part]
+            training.append(Curve(f"{part}: loss", "step", [r["step"] for r in own], [r["loss"] for r in own]))
         records = read(stage / "validation.jsonl", "step")
         for measured in (set(records[0]) - {"step"}) if records else ():
             values = [r[measured] for r in records]

@@ -112,6 +112,7 @@ class Batch:
     query_ids: tuple[str, ...]
     doc_ids: tuple[str, ...]
     pair_queries: tuple[str, ...] | None = None  # the query of each of `doc_ids`, where these are pairs
+    drawn: tuple[str, ...] = ()  # ids of the documents that were drawn for all queries, each once
 
     @property
     def doc_names(self) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from rankwright import signals, storage
 from rankwright.errors import DriftError, NonFiniteError, RecipeError, Stopped, UsageError
 from rankwright.losses import InfoNCE
-from rankwright.training import Objective, Term, Train, Validator, optim, train_stage
+from rankwright.training import Cycle, Objective, Part, Term, Train, Validator, optim, train_stage
 
 _spec = importlib.util.spec_from_file_location("training_toys", Path(__file__).with_name("toys.py"))
 assert _spec
@@ -282,7 +282,16 @@ def test_fp16_halves_its_scale_on_overflow_and_doubles_it_after_2000_good_steps(
     from rankwright.training.loop import _Loop
 
     ranker = toys.Toy(late=False)
-    loop = _Loop(ranker, Objective([Term(InfoNCE())]), Train(), tmp_path, {}, 0, "cpu", None, False)
+    loop = _Loop(
+        ranker,
+        Cycle([Part("", toys.Supply(), Objective([Term(InfoNCE())]))]),
+        Train(),
+        tmp_path,
+        {},
+        "cpu",
+        None,
+        False,
+    )
     loop.state = State(scale=8.0)
     loop._scaled(finite=False)
     assert loop.state.scale == 4.0

@@ -15,7 +15,7 @@ import torch
 
 from rankwright import signals, storage
 from rankwright.errors import ArtefactError, DataError, RecipeError, ResourceError, Stopped
-from rankwright.training import Train, Validator, checkpoint, optim
+from rankwright.training import Cycle, Part, Train, Validator, checkpoint, optim
 from rankwright.training import loop as loop_module
 from rankwright.training.checkpoint import State
 
@@ -251,11 +251,11 @@ def test_memory_that_shrank_and_a_streak_of_skipped_steps_outlive_an_interruptio
     _, state = run(tmp_path, ranker=Full(), steps=2, micro_batch_tokens=64)
     assert (state.tokens, state.graph_tokens, state.scores) == (32, 0, 2 << 20)
     loop = loop_module._Loop(
-        toys.Toy(late=False), base.Objective([base.Term(base.InfoNCE())]), Train(), tmp_path, base.IDENTITY, 1, "cpu",
-        None, False,
+        toys.Toy(late=False), Cycle([Part("", toys.Supply(), base.Objective([base.Term(base.InfoNCE())]))]), Train(),
+        tmp_path, base.IDENTITY, "cpu", None, False,
     )  # fmt: skip
     loop._resume()
-    assert asdict(loop.step.memory) == {"tokens": 32, "graph_tokens": 0, "rows": None, "scores": 2 << 20}
+    assert asdict(loop.memory) == {"tokens": 32, "graph_tokens": 0, "rows": None, "scores": 2 << 20}
     with pytest.raises(Stopped):
         run(tmp_path / "streak", ranker=base.Poisoned({1, 2}), steps=100, supply=Ending(2))
     signals._requested.clear()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from rankwright.errors import ResourceError
 from rankwright.losses import GOR, L1, L2, Flops, InfoNCE, KLDivergence, LambdaLoss, RankNet
-from rankwright.training import Memory, Objective, Step, Term
+from rankwright.training import Memory, Objective, Step, Strata, Term
 from rankwright.training.step import dropout_keys, micro_batches
 from rankwright.types import Reps, Texts
 
@@ -30,7 +30,7 @@ _spec.loader.exec_module(toys)
 
 SEED, STEP = 3, 11
 LOSSES = [InfoNCE(temperature=0.7), InfoNCE(temperature=0.5, positives="all"), InfoNCE(positives="any")]
-POOLS = ["own", "others", "batch", "mixed", "matryoshka", "regularised", "regularisers alone"]
+POOLS = ["own", "others", "batch", "mixed", "drawn", "strata", "matryoshka", "regularised", "regularisers alone"]
 MEMORIES = [
     Memory(tokens=tokens, graph_tokens=graph, rows=rows)
     for tokens, graph, rows in product([1, 30, 10**9], [0, 40, 10**9], [1, 7, None])
@@ -40,6 +40,9 @@ MEMORIES = [
 def terms_of(against: str) -> list[Term]:
     if against == "mixed":
         return [Term(LOSSES[0], "own", 0.4), Term(LOSSES[1], "batch", 1.1), Term(LOSSES[2], "others", 0.2)]
+    if against == "strata":
+        two = Strata(2.0, (1.0, 0.0)), Strata(1.0, 0.0)
+        return [Term(LOSSES[0], "batch", strata=two[0]), Term(LOSSES[1], "drawn", 0.6, strata=two[1])]
     if against == "matryoshka":
         return [Term(LOSSES[0], "batch", 0.7, dims=(6, 3), dims_weights=(1.0, 0.4)), Term(LOSSES[1], "own", dims=(2,))]
     if against == "regularised":
@@ -93,13 +96,14 @@ def reference(ranker, batch, terms) -> tuple[float, dict[str, torch.Tensor]]:
             own = {
                 d: t for d, t, m in zip(batch.lists[q].tolist(), batch.targets[q].tolist(), batch.mask[q].tolist()) if m
             }
-            pool = dict(own)
-            if term.against != "own":
-                pool |= {
-                    d: known.get((q, d), 0.0)
-                    for d in range(scores.shape[1])
-                    if d not in own and known.get((q, d), 0.0) <= 0
-                }
+            pool, strata = dict(own), term.strata
+            others = range(scores.shape[1]) if term.against != "own" else ()
+            if term.against == "drawn":
+                others = [batch.doc_ids.index(name) for name in batch.drawn]
+            grades = {d: known.get((q, d), 0.0) for d in others if d not in own}
+            pool |= {d: t for d, t in grades.items() if (t <= 0 if strata is None else t in strata.low)}
+            if strata is not None:
+                pool = {d: float(t == strata.high) for d, t in pool.items() if t == strata.high or t in strata.low}
             if term.against == "others":
                 pool = {d: t for d, t in pool.items() if d not in own or t > 0}
             target, there = torch.tensor(list(pool.values()), dtype=torch.float64), torch.ones(1, len(pool)).bool()

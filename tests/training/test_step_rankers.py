@@ -28,6 +28,7 @@ VARIANTS = {
     "dropout off": {"dropout": 0.0},
     "strong dropout": {"dropout": 0.4},
     "separate": {"doc_backbone": TINY},
+    "separate, documents frozen": {"doc_backbone": TINY, "freeze_docs": True},
     "separate, dropout off": {"doc_backbone": TINY, "dropout": 0.0},
     "projection": {"projection": 12},
     "dims": {"dims": 8},

@@ -113,6 +113,7 @@ def make_batch(rng, *, queries: int = 7, docs: int = 15, width: int = 4) -> Batc
         torch.tensor([q for q, _ in pairs]), torch.tensor([d for _, d in pairs]),
         torch.tensor([known[p] for p in pairs]),
         tuple(f"q{i}" for i in range(queries)), tuple(f"d{i}" for i in range(docs)),
+        drawn=tuple(f"d{i}" for i in range(docs - 1, 0, -3)),
     )  # fmt: skip
 
 
@@ -140,7 +141,9 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
     owned = []
     for r in range(world):
         rows = range(cuts[r], cuts[r + 1])
-        owned.append(sorted({d for q in rows for d, m in zip(batch.lists[q].tolist(), batch.mask[q].tolist()) if m}))
+        extra = {batch.doc_ids.index(name) for name in batch.drawn[r::world]}
+        listed = {d for q in rows for d, m in zip(batch.lists[q].tolist(), batch.mask[q].tolist()) if m}
+        owned.append(sorted(listed | extra))
     columns = [(r, d) for r in range(world) for d in owned[r]]
     rows = torch.arange(cuts[rank], cuts[rank + 1])
     local = {d: i for i, d in enumerate(owned[rank])}
@@ -158,7 +161,7 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
         torch.tensor([t[1] for t in triples], dtype=torch.int64),
         torch.tensor([t[2] for t in triples]),
         tuple(batch.query_ids[q] for q in rows.tolist()), tuple(batch.doc_ids[d] for _, d in columns),
-        None if batch.pair_queries is None else tuple(batch.pair_queries[d] for _, d in columns),
+        None if batch.pair_queries is None else tuple(batch.pair_queries[d] for _, d in columns), batch.drawn,
     )  # fmt: skip
 
 

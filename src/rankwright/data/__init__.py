@@ -7,6 +7,7 @@ from .batches import Batches, ByDocument, ByLength, EpochPlan, Shuffled
 from .by_topic import ByTopic
 from .corpus import Corpus
 from .dataset import Dataset, default_cache, file_hash
+from .drawn import Drawn
 from .formats import read_corpus, read_qrels, read_queries, read_run, write_qrels, write_run
 from .groups import Group, OneRelevant, PerGrade, Random, Top, Window
 from .keeping import Keep
@@ -32,6 +33,7 @@ __all__ = [
     "Collection",
     "Corpus",
     "Dataset",
+    "Drawn",
     "EpochPlan",
     "Group",
     "HardMargin",

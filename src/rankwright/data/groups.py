@@ -28,6 +28,11 @@ class Group(ABC):
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         """The documents of the list, in its order; all that there are when there are too few."""
 
+    @property
+    def grades(self) -> tuple[float, ...]:
+        """Targets of which a query needs a document each; a query that lacks one is not trained on."""
+        return ()
+
     def files(self) -> tuple[str, ...]:
         """The files whose content decides, besides the arguments."""
         return ()
@@ -120,12 +125,18 @@ class PerGrade(Group):
         counts: how many of each grade there is; or a number a grade, ``{3: 1, 2: 1, 0: 4}``: the other grades then
             stay out, unless the query has none of these (the list would be empty): all its documents are then drawn
             from, as many as the counts add up to.
+        every: train on those queries alone that have a document of each grade that `counts` names, whatever its
+            number: ``{2: 1, 1: 0}`` is a relevant document of the queries that have hard negatives.
     """
 
     counts: int | Mapping[str, int] = 1
+    every: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.counts, Mapping):
+            if self.every:
+                what = "every needs the grades that a query must have"
+                raise RecipeError(what, where="PerGrade.every", fix="name them: counts: {2: 1, 1: 8}")
             return at_least("PerGrade", "counts", self.counts, 1)
         counts: dict[str, int] = {}
         for grade, count in self.counts.items():
@@ -134,6 +145,10 @@ class PerGrade(Group):
         if not sum(counts.values()):
             raise RecipeError("counts name no document", where="PerGrade.counts", fix="e.g. {3: 1, 2: 1, 0: 4}")
         object.__setattr__(self, "counts", counts)  # 3, "3" and "3.0" are one grade
+
+    @property
+    def grades(self) -> tuple[float, ...]:
+        return tuple(map(float, cast(Mapping[str, int], self.counts))) if self.every else ()
 
     def choose(self, candidates: Candidates, seed: int, epoch: int) -> Example:
         order = generator(seed, "group", epoch, candidates.query).permutation(len(candidates.docs)).tolist()

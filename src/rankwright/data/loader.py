@@ -12,14 +12,16 @@ import numpy as np
 
 from ..errors import RecipeError
 from ..names import picked
+from ..randomness import generator
 from ..types import Batch, Example, Texts
 from .batches import Batches, EpochPlan
+from .drawn import Drawn, endless, following
 from .groups import Group
 from .supervision import Supervision
 from .tokens import TokenRows
 
 _AHEAD = 2  # batches made in advance, a worker
-_PLANS = 2  # epochs whose order is kept: the current one and, while prefetching, the next
+_PLANS = 3  # epochs whose order is kept: the current one and, while prefetching or drawing, the next
 
 
 class Loader:
@@ -33,10 +35,13 @@ class Loader:
         doc_rows: row in `doc_tokens` of each document of `supervision` (int64 [docs]).
         pair: joins queries and documents row by row, for a ranker that reads them together. A batch's `docs` are then
             pairs, one for each place of a list, and its queries empty.
+        drawn: documents of other queries that each batch holds besides its lists; None: none. The processes share them
+            out. A ranker that reads pairs has none.
         workers: threads that prepare batches in advance; 0: they are made when they are asked for.
 
     Raises:
-        RecipeError: the group needs a relevant document, and a query may be left without.
+        RecipeError: the group needs a relevant document, and a query may be left without; or no query has a document
+            of each grade that it needs.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Loader:
         world: int = 1,
         workers: int = 1,
         pair: Callable[[Texts, Texts], Texts] | None = None,
+        drawn: Drawn | None = None,
     ) -> None:
         assert 0 <= rank < world, "no such rank"
         for rows, ids in ((query_rows, supervision.queries), (doc_rows, supervision.docs)):
@@ -64,7 +70,15 @@ class Loader:
         self.query_rows, self.doc_rows = np.asarray(query_rows), np.asarray(doc_rows)
         self.seed, self.rank, self.world, self.workers = seed, rank, world, workers
         group.check(supervision.queries, supervision.docs)
-        self._pair = pair
+        self._pair, self._extra = pair, drawn
+        usable = supervision.having(group.grades)
+        self._rows, self._left_out = np.flatnonzero(usable), np.flatnonzero(~usable)
+        queries = supervision.queries
+        self._queries = queries if not len(self._left_out) else picked(queries, self._rows)
+        if not len(self._rows):
+            wanted = ", ".join(f"{grade:g}" for grade in group.grades)
+            what = f"no query has documents of each of the grades {wanted}"
+            raise RecipeError(what, where="group", fix="check the grades of the sources: grade, relabel, mine.grade")
         if group.needs_relevant and (unsure := len(supervision.unsure)):
             query = supervision.queries[int(supervision.unsure[0])]
             raise RecipeError(
@@ -75,6 +89,17 @@ class Loader:
         self._lock = threading.Lock()
         self._plans: dict[int, EpochPlan] = {}
         self._begins = [0]  # first step of each epoch that is known so far
+
+    @property
+    def queries(self) -> int:
+        """How many queries are trained on."""
+        return len(self._rows)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a user should know of what was left out."""
+        without = f"{len(self._left_out):,} queries lack a grade that the group needs, and are left out"
+        return [*self.supervision.remarks, *([without] if len(self._left_out) else [])]
 
     # --- order -----------------------------------------------------------------------------------------------------
 
@@ -98,8 +123,10 @@ class Loader:
     def _planned(self, epoch: int) -> EpochPlan:
         if epoch not in self._plans:
             plan = self.batches.plan(
-                self.supervision.queries, lambda row: self._chosen(row, epoch)[1], seed=self.seed, epoch=epoch
-            )
+                self._queries,
+                lambda place: self._chosen(int(self._rows[place]), epoch)[1], seed=self.seed, epoch=epoch,
+            )  # fmt: skip
+            plan = EpochPlan(self._rows[plan.order], plan.offsets)
             while len(self._plans) >= _PLANS:
                 self._plans.pop(next(iter(self._plans)))
             self._plans[epoch] = plan
@@ -130,7 +157,9 @@ class Loader:
         width = max(len(columns) for _, columns in chosen)
         if self._pair is not None:
             return self._paired(rows, chosen, cuts, width)
-        docs = [_unique(chosen[a:b]) for a, b in pairwise(cuts)]
+        drawn = self._drawn(step, epoch, index)
+        parts = [len(drawn) * r // self.world for r in range(self.world + 1)]
+        docs = [_unique(chosen[a:b], drawn[c:d]) for (a, b), (c, d) in zip(pairwise(cuts), pairwise(parts))]
         own, own_docs = slice(cuts[self.rank], cuts[self.rank + 1]), docs[self.rank]
         place = {column: i for i, column in enumerate(own_docs)}
         everything = np.concatenate([np.asarray(part, np.int64) for part in docs])
@@ -141,7 +170,29 @@ class Loader:
             known=self.supervision.pairs(rows[own], everything),
             query_ids=tuple(picked(self.supervision.queries, rows[own])),
             doc_ids=tuple(picked(self.supervision.docs, everything)),
+            drawn=tuple(picked(self.supervision.docs, np.asarray(drawn, np.int64))),
         )  # fmt: skip
+
+    def _drawn(self, step: int, epoch: int, index: int) -> list[int]:
+        """The documents drawn for all queries of a batch, each once, as columns of the supervision."""
+        if self._extra is None:
+            return []
+        ahead, rest = self._extra.shares(len(self._rows), len(self._left_out))
+        end = int(self._plan(epoch).offsets[index + 1])
+        rows = following(lambda number: self._plan(number).order, epoch, end, ahead)
+        others = endless(len(self._left_out), step * rest, rest, seed=self.seed) if rest else []
+        rows += [(int(self._left_out[place]), turn) for place, turn in others]
+        columns = [self._one_of(row, turn, step) for row, turn in rows]
+        return list(dict.fromkeys(columns))
+
+    def _one_of(self, row: int, turn: int, step: int) -> int:
+        """A document of a query that is above 0 for it, or any where none is: the step's draw."""
+        table = self.supervision.table
+        span = slice(*table.offsets[row : row + 2].tolist())
+        columns = table.columns[span]
+        above = columns[table.values[span] > 0]
+        columns = above if len(above) else columns
+        return int(columns[generator(self.seed, "drawn", step, turn, table.queries[row]).integers(len(columns))])
 
     def _paired(self, rows: np.ndarray, chosen: list[tuple[Example, list[int]]], cuts: list[int], width: int) -> Batch:
         """Of pairs: each place of a list is a text of its own, and what else the source knows is in no batch."""
@@ -179,6 +230,7 @@ class Loader:
         query_ids: tuple[str, ...],
         doc_ids: tuple[str, ...],
         pair_queries: tuple[str, ...] | None = None,
+        drawn: tuple[str, ...] = (),
     ) -> Batch:
         """Lists side by side, `width` wide, their documents at the given places of `docs`."""
         import torch
@@ -196,6 +248,7 @@ class Loader:
             query_ids=query_ids,
             doc_ids=doc_ids,
             pair_queries=pair_queries,
+            drawn=drawn,
         )  # fmt: skip
 
     def iterate(self, start: int, stop: int) -> Iterator[Batch]:
@@ -219,6 +272,6 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _unique(chosen: list[tuple[Example, list[int]]]) -> list[int]:
-    """The documents of some lists, each once, in order of first appearance."""
-    return list(dict.fromkeys(column for _, columns in chosen for column in columns))
+def _unique(chosen: list[tuple[Example, list[int]]], drawn: list[int]) -> list[int]:
+    """The documents of some lists and of those drawn, each once, in order of first appearance."""
+    return list(dict.fromkeys([*(column for _, columns in chosen for column in columns), *drawn]))

@@ -205,6 +205,17 @@ class Supervision:
             found.append(queries.start + np.flatnonzero(~sure))
         return np.concatenate(found)
 
+    def having(self, targets: Sequence[float]) -> np.ndarray:
+        """Which queries have a document of each of these targets that may be chosen in some epoch (bool [queries])."""
+        open_ = np.ones(len(self.table), bool) if self.always is None else self.always.copy()
+        for draw in self.draws:
+            open_[draw.rows] = True
+        query = np.repeat(np.arange(len(self)), np.diff(self.table.offsets))
+        found = np.ones(len(self), bool)
+        for target in targets:
+            found &= np.bincount(query[open_ & (self.table.values == target)], minlength=len(self)) > 0
+        return found
+
     def pairs(self, query_rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every known grade among some queries and some documents (either may hold repeats).
 

@@ -18,6 +18,7 @@ from .. import storage
 from ..errors import ArtefactError, RecipeError, UsageError, missing_extra
 from ..randomness import key
 from .dense import Lora
+from .dpr import bert_weights
 from .dropout import checkpoint_contexts
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for name in names:
         weights |= read_tensors(folder / name)
-    return weights
+    return bert_weights(weights)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -89,7 +89,8 @@ def saved_head(head: Head) -> Projection:
     made = Projection(head.inputs, head.outputs, bias=head.bias, activation=head.activation)
     try:
         tensors = read_tensors(head.weights)
-        made.load_state_dict({name: tensors[name] for name in tensors if name.startswith("linear.")})
+        own = {name.rpartition(f"{head.layer}.")[2]: t for name, t in tensors.items() if f"{head.layer}." in name}
+        made.linear.load_state_dict(own)
     except RuntimeError as error:
         what = f"the tensors do not fit config.json beside them ({str(error).splitlines()[-1].strip()})"
         raise ArtefactError(what, where=head.weights, fix="fetch the model again") from error

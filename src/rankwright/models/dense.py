@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from string import Formatter
 from typing import TYPE_CHECKING, Literal
 
@@ -54,13 +54,15 @@ class Dense:
         doc_length: most tokens of a document, special tokens included (default: the folder's maximum).
         query_prompt: put before each query (default: nothing).
         doc_prompt: put before each document (default: nothing).
-        template: how title and text become one string (default ``"{title} {text}"``).
+        template: how title and text become one string (default ``"{title} {text}"``). With BERT's separator between
+            them, ``"{title}[SEP]{text}"``, they are read as DPR reads its pairs: under one segment id.
         doc_backbone: a separate encoder for documents; None: one encoder serves both sides.
         projection: width of a new linear layer on top of the pooled vector.
         dims: keep the first so many dimensions (Matryoshka, arXiv:2205.13147).
         dropout: hidden dropout in training; None: the checkpoint's own.
         lora: train low-rank adapters in place of the weights.
         freeze: parts that are not trained: ``embeddings``, ``layers.0-2``, or the start of parameter names.
+        freeze_docs: train the queries' encoder alone (DPR's fix_ctx_encoder); documents need one of their own.
         gradient_checkpointing: recompute activations in the backward pass: less memory, a third more time.
     """
 
@@ -78,6 +80,7 @@ class Dense:
     dropout: float | None = None
     lora: Lora | None = None
     freeze: tuple[str, ...] = ()
+    freeze_docs: bool = False
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -101,7 +104,7 @@ class Dense:
 
     def started_from(self, folder: str) -> Dense:
         """See `specification.continued`."""
-        return continued(self, folder)
+        return replace(continued(self, folder), freeze_docs=self.freeze_docs)
 
     def load(self, *, device: str = "cpu", dtype: str = "float32", seed: int = 0) -> Ranker:
         """The model itself, in evaluation mode.

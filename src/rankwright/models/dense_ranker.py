@@ -140,6 +140,11 @@ def load_dense(spec: Dense, *, device: str, dtype: str, seed: int) -> DenseRanke
     encoders: dict[Side, Encoder] = {"query": _encoder(spec, folders["query"], width, seed)}
     shared = spec.doc_backbone is None and doc == query
     encoders["doc"] = encoders["query"] if shared else _encoder(spec, folders["doc"], width, seed)
+    if spec.freeze_docs:
+        if shared:
+            what = "freeze_docs: one encoder serves queries and documents"
+            raise RecipeError(what, fix="give documents an encoder of their own: doc_backbone")
+        encoders["doc"].requires_grad_(False)
     widths = {side: encoder.width for side, encoder in encoders.items()}
     if widths["query"] != widths["doc"]:
         fix = "set projection or dims so that both sides have the same number of dimensions"

@@ -12,6 +12,7 @@ from typing import Any
 
 from .. import storage
 from ..errors import ArtefactError
+from . import dpr
 
 SETTINGS = "rankwright.json"
 FORMAT = 1
@@ -62,6 +63,7 @@ class Head:
     outputs: int
     bias: bool
     activation: str
+    layer: str = "linear"  # the name that its tensors bear
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,13 @@ def read_folder(folder: Path) -> ModelFolder:
     """
     settings = read_settings(folder)
     if not (folder / "modules.json").is_file():
-        return ModelFolder(folder, read_config(folder), settings=settings)
+        config = read_config(folder)
+        if config.get("model_type") != "dpr":
+            return ModelFolder(folder, config, settings=settings)
+        return ModelFolder(
+            folder, dpr.as_bert(config), pooling="cls", similarity="dot", heads=dpr.head_of(config, folder),
+            settings={"template": dpr.TEMPLATE},
+        )  # fmt: skip
     modules = read_modules(folder)
     kinds = [kind for kind, _ in modules]
     order = "TPD*N?: Transformer, Pooling, any Dense, at most one Normalize"

@@ -85,6 +85,7 @@ def _plain(
         known=(batch.known_queries.to(device), batch.known_docs.to(device), batch.known_targets.to(device)),
         absent=torch.zeros(0, dtype=torch.int64, device=device),
         taught=tuple(None if told is None else told.to(device) for told in objective.taught(batch)),
+        drawn=torch.tensor([batch.doc_names.index(name) for name in batch.drawn], dtype=torch.int64, device=device),
     )
     ranker.zero_grad(set_to_none=True)
     everything = slice(0, len(batch.queries))

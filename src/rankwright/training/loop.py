@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from .. import signals, storage
-from ..errors import DataError, NonFiniteError, Stopped
+from ..errors import NonFiniteError, Stopped
 from ..models import precision
 from ..progress import progress, say
 from ..types import Batch
 from . import checkpoint, distributed, optim, trackers
 from .checkpoint import State
+from .cycle import Batches, Cycle, Part
 from .memory import Memory, Plan, peak, plan_memory
 from .objective import Objective
 from .settings import Train
-from .step import Step, StepRanker, StepResult
+from .step import Step, StepRanker, record_of
 
 if TYPE_CHECKING:
     from .sharding import Sharded
 
 LOG, INCIDENTS, VALIDATION = "log.jsonl", "incidents.jsonl", "validation.jsonl"
-
-
-class Batches(Protocol):
-    """What the loop needs of a loader: batch k as a pure function of k (`rankwright.data.Loader` has it)."""
-
-    def steps_per_epoch(self, epoch: int) -> int: ...
-
-    def iterate(self, start: int, stop: int) -> Iterator[Batch]: ...
 
 
 @dataclass(frozen=True)
@@ -83,8 +75,33 @@ def train_stage(
         UsageError: bf16 or fp16 without a CUDA device.
         NonFiniteError: three steps in a row, or 1 % of them, had a loss or gradient that is not finite.
     """
-    loop = _Loop(ranker, objective, settings, folder, dict(identity), seed, device, validator, allow_drift)
-    loop.run(batches)
+    part = Part("", batches, objective, seed=seed, accumulate=settings.accumulate)
+    return train_cycle(
+        ranker, [part], settings=settings, folder=folder, identity=identity, device=device, validator=validator,
+        allow_drift=allow_drift,
+    )  # fmt: skip
+
+
+def train_cycle(
+    ranker: torch.nn.Module,
+    parts: Sequence[Part],
+    *,
+    settings: Train,
+    folder: Path,
+    identity: Mapping[str, str],
+    device: str = "cpu",
+    validator: Validator | None = None,
+    allow_drift: bool = False,
+) -> State:
+    """`train_stage` with several kinds of steps in turn under one optimizer, whose `settings` hold for all.
+
+    Of these `accumulate` is each part's own instead; with `epochs`, they are the first part's.
+
+    Raises:
+        As `train_stage`.
+    """
+    loop = _Loop(ranker, Cycle(parts), settings, folder, dict(identity), device, validator, allow_drift)
+    loop.run()
     return loop.state
 
 
@@ -94,16 +111,16 @@ class _Loop:
     def __init__(
         self,
         ranker: torch.nn.Module,
-        objective: Objective,
+        cycle: Cycle,
         settings: Train,
         folder: Path,
         identity: dict[str, str],
-        seed: int,
         device: str,
         validator: Validator | None,
         allow_drift: bool,
     ) -> None:
         self.ranker, self.settings, self.folder, self.validator = ranker, settings, folder, validator
+        self.cycle = cycle
         self.identity, self.allow_drift, self.device = identity, allow_drift, device
         self.checkpoints = folder / "checkpoints"
         self.model = ranker  # what is trained: the ranker, or a copy that is divided among the processes
@@ -115,16 +132,14 @@ class _Loop:
             self.model, weight_decay=settings.weight_decay, betas=settings.betas, eps=settings.eps
         )
         arithmetic = precision.chosen(settings.precision, device)
-        memory = Memory(tokens=settings.micro_batch_tokens, graph_tokens=settings.graph_tokens)
-        self.step = Step(
-            cast("StepRanker", self.model),
-            objective,
-            memory=memory,
-            seed=seed,
-            autocast=precision.autocast(arithmetic, device),
-            device=device,
-            divided=self.model is not ranker,
-        )
+        memory = self.memory = Memory(tokens=settings.micro_batch_tokens, graph_tokens=settings.graph_tokens)
+        self.steps = [
+            Step(
+                cast("StepRanker", self.model), part.objective, seed=part.seed, device=device,
+                autocast=precision.autocast(arithmetic, device), divided=self.model is not ranker,
+            )
+            for part in cycle.parts
+        ]  # fmt: skip
         scale = 65536.0 if arithmetic == "fp16" else None
         self.state = State(
             tokens=memory.tokens, graph_tokens=memory.graph_tokens, scores=memory.scores, scale=scale
@@ -132,18 +147,16 @@ class _Loop:
         self.tracking: list[trackers.Tracker] = []
         self.plan: tuple[Plan, int] | None = None  # and the step after which it is compared with what happened
 
-    def run(self, batches: Batches) -> None:
-        if batches.steps_per_epoch(0) < 1:
-            raise DataError("an epoch has no batch", fix="give a smaller batch size or more data, or drop_last: false")
-        total = self.settings.total_steps(batches.steps_per_epoch)
+    def run(self) -> None:
+        total = self.cycle.total(self.settings)
         self._resume()
-        self._plan_memory(batches)
+        self._plan_memory(self.cycle.parts[0].batches)
         with ExitStack() as until_the_end:
             if distributed.rank() == 0:
                 self.tracking = trackers.start(self.settings.track, self.folder)
             for tracker in self.tracking:
                 until_the_end.callback(tracker.close)
-            self._steps(batches, total)
+            self._steps(total)
         if self._patience_is_over():
             say(f"no better validation for {self.state.stale} times: stopped early at step {self.state.step}")
             self._save()
@@ -153,20 +166,20 @@ class _Loop:
         self._whole()
         self.ranker.eval()
 
-    def _steps(self, batches: Batches, total: int) -> None:
+    def _steps(self, total: int) -> None:
         settings, missing, idle = self.settings, 0, 0
         self.model.train()
-        supply = batches.iterate(self.state.step * settings.accumulate, total * settings.accumulate)
+        supplies = self.cycle.supplies(self.state.step, total)
         with progress("train", total, "steps") as bar:
             bar.skip(self.state.step)
             if self._validation_is_due(total):  # a signal stopped it
                 self._validate()
                 self._save()
             while self.state.step < total and not self._patience_is_over():
-                record = self._one_step(supply, total)
+                record = self._one_step(supplies, total)
                 self._log(record)
                 missing, idle = missing + int(record["missing"]), idle + (record["grad_norm"] == 0)
-                bar.advance(note=f"loss {record['loss']:.4f}")
+                bar.advance(note=f"{record.get('stage', '')} loss {record['loss']:.4f}".lstrip())
                 self._compare_memory()
                 if self._validation_is_due(total):
                     self._validate()
@@ -195,7 +208,7 @@ class _Loop:
             limit=self.settings.memory,
         )  # fmt: skip
         smallest = distributed.smallest([plan.memory.tokens, plan.memory.graph_tokens])
-        self.step.memory = Memory(tokens=smallest[0], graph_tokens=smallest[1])
+        self.memory = Memory(tokens=smallest[0], graph_tokens=smallest[1])
         self.plan = plan, 3
         say(str(plan))
 
@@ -206,8 +219,11 @@ class _Loop:
 
     # --- one step ---------------------------------------------------------------------------------
 
-    def _one_step(self, supply: Iterator[Batch], total: int) -> dict[str, float]:
+    def _one_step(self, supplies: Sequence[Iterator[Batch]], total: int) -> dict[str, Any]:
         settings, state, began = self.settings, self.state, time.perf_counter()
+        at, earlier = self.cycle.at(state.step)
+        part, step, supply = self.cycle.parts[at], self.steps[at], supplies[at]
+        step.memory = self.memory
         rate = optim.learning_rate(
             state.step, peak=settings.learning_rate, total=total,
             warmup=settings.warmup_steps(total), schedule=settings.schedule,
@@ -216,12 +232,12 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         scale = state.scale or 1.0
         results = []
-        for micro in range(settings.accumulate):
+        for micro in range(part.accumulate):
             batch = next(supply, None)
             assert batch is not None, f"the supply ended at step {state.step} of {total}"
-            number = state.step * settings.accumulate + micro
-            last = micro == settings.accumulate - 1
-            results.append(self.step(batch, step=number, weight=scale / settings.accumulate, last=last))
+            number = earlier * part.accumulate + micro
+            last = micro == part.accumulate - 1
+            results.append(step(batch, step=number, weight=scale / part.accumulate, last=last))
         if self.model is self.ranker:  # a divided model has its gradients summed behind the last backward pass
             distributed.sum_gradients(self.ranker.parameters())
         if scale != 1.0:
@@ -233,12 +249,13 @@ class _Loop:
         finite = math.isfinite(loss) and math.isfinite(norm)
         if finite:
             self.optimizer.step()
+        memory = self.memory = step.memory
         self.state = replace(
-            state, step=state.step + 1, tokens=self.step.memory.tokens,
-            graph_tokens=self.step.memory.graph_tokens, scores=self.step.memory.scores,
+            state, step=state.step + 1, tokens=memory.tokens, graph_tokens=memory.graph_tokens, scores=memory.scores
         )  # fmt: skip
         self._scaled(finite) if state.scale else self._gate(finite, loss, norm, total)
-        return _record(self.state.step, loss, norm, rate, results, time.perf_counter() - began)
+        stage = {"stage": part.name} if len(self.steps) > 1 else {}
+        return record_of(self.state.step, loss, norm, rate, results, time.perf_counter() - began) | stage
 
     def _gate(self, finite: bool, loss: float, norm: float, total: int) -> None:
         """A step that is not finite touches neither weights nor moments; too many end the run."""
@@ -315,11 +332,13 @@ class _Loop:
             _stop()
         return distributed.told(values)
 
-    def _log(self, record: dict[str, float]) -> None:
+    def _log(self, record: dict[str, Any]) -> None:
         if distributed.rank() == 0:
             storage.append_line(self.folder / LOG, record)
+            place = f"train/{record['stage']}" if "stage" in record else "train"
+            values = {f"{place}/{name}": v for name, v in record.items() if name not in ("step", "stage")}
             for tracker in self.tracking:
-                tracker.log(int(record["step"]), {f"train/{k}": v for k, v in record.items() if k != "step"})
+                tracker.log(int(record["step"]), values)
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -346,9 +365,8 @@ class _Loop:
             return self._cut_logs()
         path, self.state, drift = found
         checkpoint.load(path, model=self.model, optimizer=self.optimizer)
-        self.step.memory = Memory(
-            tokens=self.state.tokens, graph_tokens=self.state.graph_tokens, scores=self.state.scores
-        )  # fmt: skip
+        state = self.state
+        self.memory = Memory(tokens=state.tokens, graph_tokens=state.graph_tokens, scores=state.scores)
         self._cut_logs()
         if drift and distributed.rank() == 0:
             incident = {"step": self.state.step, "drift": drift, "action": "resumed on request"}
@@ -373,21 +391,3 @@ def _stop() -> None:
     """Raise `Stopped`, also where the signal reached another process only."""
     signals.check()
     raise Stopped("another process was stopped; what is finished is kept", fix="run the same command again to go on")
-
-
-def _record(
-    step: int, loss: float, norm: float, rate: float, results: list[StepResult], seconds: float
-) -> dict[str, float]:
-    counts = {
-        field.name: sum(getattr(r, field.name) for r in results)
-        for field in dataclasses.fields(StepResult)
-        if field.name != "loss"
-    }
-    return {
-        "step": step,
-        "loss": loss,
-        "grad_norm": norm,
-        "learning_rate": rate,
-        **counts,
-        "seconds": round(seconds, 4),
-    }

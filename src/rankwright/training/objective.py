@@ -16,6 +16,7 @@ from ..models.specification import Model
 from ..recipe import Slot
 from ..types import Batch, Reps, Tensor
 from .pools import Pool, Pools
+from .strata import Strata
 from .teachers import Teacher
 
 Taught = Annotated[Model, Slot("rankwright.models")] | str  # a ranker that scores, or a file of its scores
@@ -28,7 +29,9 @@ class Term:
     Args:
         loss: a class exported by `rankwright.losses`, or a dotted name.
         against: ``own``: the documents of the query's own list; ``batch``: these and every other document of the
-            batch, over all processes; ``others``: the query's own relevant documents against the other lists'.
+            batch, over all processes; ``others``: the query's own relevant documents against the other lists';
+            ``drawn``: the own list and the documents that the stage draws for all queries (`Drawn`).
+        strata: which grades of the pool are contrasted; null: what is above 0 with what is not.
         weight: factor of this term in the sum.
         dims: Matryoshka (arXiv:2205.13147): the sum of the loss over scores of vectors that are cut to so many
             dimensions, and made length 1 again where the ranker's are. None given: whole vectors.
@@ -45,6 +48,7 @@ class Term:
     dims_weights: tuple[float, ...] = ()
     regulariser: Annotated[Regulariser, Slot("rankwright.losses")] | None = None
     teacher: Taught | tuple[Taught, ...] | None = None
+    strata: Strata | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", tuple(self.dims))
@@ -55,8 +59,8 @@ class Term:
             raise RecipeError(f"loss must be a rankwright.losses.Loss, got {type(self.loss).__name__}")
         if (self.loss is None) == (self.regulariser is None):
             raise RecipeError("a term is either a loss or a regulariser", fix="e.g. {loss: InfoNCE}")
-        if self.loss is None and (self.dims or self.taught_by):
-            raise RecipeError("a regulariser takes no dims and no teacher", fix="leave them out")
+        if self.loss is None and (self.dims or self.taught_by or self.strata):
+            raise RecipeError("a regulariser takes no dims, no teacher and no strata", fix="leave them out")
         if self.teacher == () or not all(spec and isinstance(spec, str | Model) for spec in self.taught_by):
             what = f"the teacher is {self.teacher!r:.80}"
             raise RecipeError(what, fix="name a model or a file of scores, or several, or leave it out")
@@ -154,7 +158,7 @@ class Objective:
     def missing(self, pools: Pools) -> int:
         """How many pairs do not count because a teacher has no score for them."""
         return sum(
-            pools.missing(term.against, chunk, anchored=loss.anchored, taught=at)
+            pools.missing(term.against, chunk, anchored=loss.anchored, taught=at, strata=term.strata)
             for at, (loss, term) in enumerate(self._losses)
             if self._teachers[at] is not None
             for chunk in _chunks(pools)
@@ -162,7 +166,8 @@ class Objective:
 
     def _pool(self, pools: Pools, at: int, rows: slice) -> tuple[Float[Tensor, "r m"], Bool[Tensor, "r m"]]:
         loss, term = self._losses[at]
-        return pools.of(term.against, rows, anchored=loss.anchored, taught=at if self._teachers[at] else None)
+        taught = at if self._teachers[at] else None
+        return pools.of(term.against, rows, anchored=loss.anchored, taught=taught, strata=term.strata)
 
     def __call__(
         self,

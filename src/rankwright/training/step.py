@@ -8,9 +8,9 @@ arXiv:2101.06983). Loss and gradient are those of the whole batch; the budgets c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
@@ -58,6 +58,16 @@ class StepResult:
     tokens: int
     masked: int
     missing: int = 0  # pairs that do not count, because a teacher has no score for them
+
+
+def record_of(
+    step: int, loss: float, norm: float, rate: float, results: Sequence[StepResult], seconds: float
+) -> dict[str, Any]:
+    """What the log keeps of one optimizer step: counts are summed over its batches."""
+    names = [field.name for field in fields(StepResult) if field.name != "loss"]
+    counts = {name: sum(getattr(result, name) for result in results) for name in names}
+    record = {"step": step, "loss": loss, "grad_norm": norm, "learning_rate": rate}
+    return {**record, **counts, "seconds": round(seconds, 4)}
 
 
 def dropout_keys(ids: tuple[str, ...], side: Side, *, seed: int, step: int) -> Int[Tensor, " rows"]:
@@ -239,13 +249,14 @@ class Step:
         """
         queries, own = leaves["query"], leaves["doc"]
         docs, counts = _gather(own)
-        lists, absent = _columns(batch, counts)
+        lists, absent, drawn = _columns(batch, counts)
         known = (batch.known_queries, batch.known_docs, batch.known_targets)
         device = queries.values.device
         pools = Pools.build(
             len(docs.values), lists=lists.to(device), targets=batch.targets.to(device), mask=batch.mask.to(device),
             known=(known[0].to(device), known[1].to(device), known[2].to(device)), absent=absent.to(device),
             taught=tuple(None if told is None else told.to(device, queries.values.dtype) for told in taught),
+            drawn=drawn.to(device),
         )  # fmt: skip
         defined = self.objective.defined(pools)
         denominators = distributed.total(torch.tensor(defined, device=device)).tolist() if defined else []
@@ -353,10 +364,12 @@ def _hand_back(everyone: Reps, own: Reps, counts: list[int]) -> None:
         grad += distributed.own_rows_of_sum(whole, counts)[:, : grad.shape[1]]
 
 
-def _columns(batch: Batch, counts: list[int]) -> tuple[Int[Tensor, "q n"], Int[Tensor, " absent"]]:
-    """Lists as columns of the gathered documents, and the columns that repeat a document of an earlier rank."""
+def _columns(
+    batch: Batch, counts: list[int]
+) -> tuple[Int[Tensor, "q n"], Int[Tensor, " absent"], Int[Tensor, " drawn"]]:
+    """Lists as columns of the gathered documents, the columns that repeat a document of an earlier rank, the drawn."""
     first: dict[str, int] = {}
     canonical = torch.tensor([first.setdefault(name, i) for i, name in enumerate(batch.doc_names)], dtype=torch.int64)
     absent = (canonical != torch.arange(len(canonical))).nonzero().squeeze(-1)
     lists = canonical[batch.lists + sum(counts[: distributed.rank()])] if len(canonical) else batch.lists
-    return lists, absent
+    return lists, absent, torch.tensor([first[name] for name in batch.drawn], dtype=torch.int64)

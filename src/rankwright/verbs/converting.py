@@ -25,8 +25,8 @@ def convert(given: Namespace) -> None:
     held = None if given.validation is None else HoldOut(given.validation, given.seed, given.split)
     made = convert(
         given.source[0], new_folder(given.out), to=given.to, dialect=given.dialect, split=given.split,
-        corpus=given.corpus, queries=given.queries, permutations=given.permutations, repair=given.repair, held=held,
-        reading=reading,
+        corpus=given.corpus, queries=given.queries, permutations=given.permutations, repair=given.repair,
+        strata=given.strata, held=held, reading=reading,
     )  # fmt: skip
     if given.json:
         facts = {"from": made.dialect, "to": given.to, "folder": str(made.folder), "counts": made.counts}

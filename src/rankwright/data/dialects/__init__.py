@@ -152,6 +152,7 @@ def convert(
     queries: str | Path | None = None,
     permutations: str | Path | None = None,
     repair: bool = False,
+    strata: bool = False,
     held: HoldOut | None = None,
     reading: Reading | None = None,
 ) -> Converted:
@@ -164,6 +165,7 @@ def convert(
         split: of judgements whose file names none.
         corpus, queries: as in `read`.
         permutations, repair: as in `RankGPT`.
+        strata: as in `DPR`.
         held: which queries are set aside for validation, in a data set; None: none.
 
     Raises:
@@ -183,6 +185,10 @@ def convert(
     elif permutations is not None or repair:
         what = f"--permutations and --repair are for {RankGPT.name}, and {source} is {dialect}"
         raise UsageError(what, fix="leave them out, or check the source")
+    if strata:
+        if dialect != DPR.name:
+            raise UsageError(f"--strata is for {DPR.name}, and {source} is {dialect}", fix="leave it out")
+        reader = DPR(strata=True)
     counts = _written(
         source, out, to=to, reader=reader, split=split, texts=(corpus, queries), held=held, reading=reading
     )

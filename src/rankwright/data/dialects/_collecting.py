@@ -13,8 +13,9 @@ from ...storage import FileWriter, write_file
 from ...types import Document, Qrels, Run
 from ..formats import write_qrels, write_run
 from ..policy import Reading, shown
+from ..query_files import write_topics
 from ._holdout import VALIDATION, HoldOut, divided
-from ._items import RANKING, SCORES, Judgement, Query, Score, Stream
+from ._items import RANKING, SAMPLES, SCORES, Judgement, Query, Score, Stream, Wording
 from ._rows import Contents, Rows
 
 _FLUSH = 1 << 20  # characters
@@ -75,6 +76,8 @@ def write_beir(
 ) -> dict[str, int]:
     """Write ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` and what there is of scores and rankings.
 
+    Which queries are wordings of one sample goes to ``samples.tsv``.
+
     Memory: 32 to 64 bytes a text, each id that a row names once, 24 bytes a row.
 
     Args:
@@ -91,6 +94,7 @@ def write_beir(
     """
     judged: dict[str, Rows] = {}
     scored, ranked, corpus, queries = Rows(), Rows(), Contents(), Contents()
+    samples: dict[str, str] = {}
     with ExitStack() as stack:
         files = [Lines(stack.enter_context(write_file(folder / f"{name}.jsonl"))) for name in ("corpus", "queries")]
         for where, item in track(stream, "read", unit="records"):
@@ -102,6 +106,8 @@ def write_beir(
                     files[1].add({"_id": item.id, "text": item.text})
             elif isinstance(item, Judgement):
                 judged.setdefault(item.split or split, Rows()).add(item.query, item.doc, item.grade, where)
+            elif isinstance(item, Wording):
+                samples.setdefault(item.query, item.sample)
             else:
                 (scored if isinstance(item, Score) else ranked).add(item.query, item.doc, item.score, where)
         for file in files:
@@ -109,6 +115,8 @@ def write_beir(
     if not len(corpus) or not len(queries) or not (judged or len(scored) or len(ranked)):
         what = "holds no documents" if not len(corpus) else "holds no queries" if not len(queries) else "holds no rows"
         raise DataError(what, where=source, fix="check the path; texts by id are given by --corpus and --queries")
+    if samples:
+        write_topics(folder / SAMPLES, samples.items())
     tables = {_file_name(name, source): rows.judgements(reading, queries, corpus) for name, rows in judged.items()}
     scores, ranking = (rows.scores(reading, queries, corpus) if len(rows) else None for rows in (scored, ranked))
     counts = {

@@ -19,9 +19,10 @@ from ..policy import Reading, shown
 _SUFFIXES = {".jsonl", ".ndjson", ".json", ".tsv", ".txt", ".csv", ".parquet", ".pq", ".arrow"}
 _COMPANION = re.compile(r"(corpus|collection|documents|queries|topics)([._-].*)?")
 _PART = re.compile(r"[-_]?\d{3,}-of-\d{3,}\Z")
+SAMPLES = "samples.tsv"  # queries that are wordings of one question
 SCORES = "scores.tsv"  # a teacher's scores of pairs, beside any layout
 RANKING = "ranking.trec"  # an order of documents for each query
-_NOTES = ("manifest.json", "state.json", "dataset_info.json", "dataset_dict.json", SCORES)
+_NOTES = ("manifest.json", "state.json", "dataset_info.json", "dataset_dict.json", SCORES, SAMPLES)
 _PURPOSE = {"data", "qrels", "qrel", "pairs", "scores", "triples", "nway"}
 JUDGED_ABOVE, JUDGED_BELOW = 1.0, 0.0  # grades of positives and negatives where a dialect has no others
 
@@ -42,6 +43,13 @@ class Judgement(NamedTuple):
     split: str | None = None
 
 
+class Wording(NamedTuple):
+    """A query that is one wording among several of the same sample."""
+
+    query: str
+    sample: str
+
+
 class Score(NamedTuple):
     """What a teacher scored a pair."""
 
@@ -58,7 +66,7 @@ class Ranked(NamedTuple):
     score: float
 
 
-Item = Query | Document | Judgement | Score | Ranked
+Item = Query | Document | Judgement | Wording | Score | Ranked
 Stream = Iterator[tuple[str, Item]]  # (file:line, item)
 
 

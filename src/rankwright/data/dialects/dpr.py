@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..policy import Reading
-from ._items import JUDGED_ABOVE, JUDGED_BELOW, Dialect, Judgement, Record, Stream, data_files, split_of
+from ._items import JUDGED_ABOVE, JUDGED_BELOW, Dialect, Judgement, Query, Record, Stream, Wording, data_files, split_of
 from ._records import first_record, records
 
-_CONTEXTS = (
-    (("positive_ctxs", "positive_contexts"), JUDGED_ABOVE),
-    (("negative_ctxs",), JUDGED_BELOW),
-    (("hard_negative_ctxs", "hardneg_contexts"), JUDGED_BELOW),
-)
+_POSITIVE = ("positive_ctxs", "positive_contexts")
+_RANDOM = ("negative_ctxs",)
+_HARD = ("hard_negative_ctxs", "hardneg_contexts")
+_GRADES = ((_POSITIVE, JUDGED_ABOVE), (_RANDOM, JUDGED_BELOW), (_HARD, JUDGED_BELOW))
+_STRATA = ((_POSITIVE, 2.0), (_RANDOM, 0.0), (_HARD, 1.0))
 
 
 class DPR(Dialect):
@@ -20,10 +20,17 @@ class DPR(Dialect):
 
     SR-DPR's names are understood too: ``questions[], positive_contexts, hardneg_contexts``; each wording of a question
     becomes a query. Queries have no id, so their text makes it.
+
+    Args:
+        strata: positive, hard and other negatives as grades 2, 1 and 0 instead of 1, 0 and 0, and questions as SR-DPR
+            and DPR train on them, without a question mark at the end.
     """
 
     name = "dpr"
     layout = "a JSON list with question, positive_ctxs, negative_ctxs and hard_negative_ctxs"
+
+    def __init__(self, *, strata: bool = False) -> None:
+        self.strata = strata
 
     def sniff(self, path: Path) -> bool:
         first = first_record(path)
@@ -36,10 +43,12 @@ class DPR(Dialect):
             split = split_of(file, path)
             for where, fields in records(file, reading):
                 record = Record(fields, where, reading)
-                wordings = record.list("questions") if "questions" in fields else [fields.get("question")]
-                queries = [query for text in wordings if (query := record.query(None, text)) is not None]
+                queries = self._queries(record)
                 yield from ((where, query) for query in queries)
-                for names, grade in _CONTEXTS:
+                if len(queries) > 1:
+                    sample = str(fields.get("sample_id", queries[0].id))
+                    yield from ((where, Wording(query.id, sample)) for query in queries)
+                for names, grade in _STRATA if self.strata else _GRADES:
                     for passage in (passage for name in names for passage in record.list(name)):
                         if not isinstance(passage, dict):
                             record.wrong("a passage", "an object", passage)
@@ -50,3 +59,11 @@ class DPR(Dialect):
                         if document is not None:
                             yield where, document
                             yield from ((where, Judgement(q.id, document.id, grade, split)) for q in queries)
+
+    def _queries(self, record: Record) -> list[Query]:
+        """The wordings of a question, each once."""
+        texts = record.list("questions") if "questions" in record.fields else [record.fields.get("question")]
+        if self.strata:
+            texts = [text.removesuffix("?").strip() if isinstance(text, str) else text for text in texts]
+        made = [query for text in texts if (query := record.query(None, text)) is not None]
+        return list(dict.fromkeys(made))

@@ -13,7 +13,7 @@ from .plan import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
 _PLACES = (  # fields that may hold a local path
-    "backbone", "by", "candidates", "dataset", "doc_backbone", "first", "qrels", "queries", "relevant", "run", "scores",
+    "backbone", "by", "candidates", "dataset", "doc_backbone", "first", "qrels", "queries", "questions", "relevant", "run", "scores",
     "teacher", "topics", "triples",
 )  # fmt: skip
 

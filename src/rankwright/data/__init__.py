@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .answer_files import Question, read_answers, read_questions, write_retrieved
 from .audit import Audit, audit, suspected_false_negatives
 from .batches import Batches, ByDocument, ByLength, EpochPlan, Shuffled
 from .by_topic import ByTopic
@@ -14,6 +15,7 @@ from .loader import Loader
 from .mixed import Mixed, Part
 from .mixture import Collection, Mixture
 from .pairs import HardMargin, MarginBins
+from .passages import wanted_passages
 from .policy import POLICIES, Reading, policy_table
 from .query_files import read_query_ids, read_topics, write_topics
 from .scores import read_scores, read_triples
@@ -43,6 +45,7 @@ __all__ = [
     "OneRelevant",
     "Part",
     "PerGrade",
+    "Question",
     "Random",
     "Ranking",
     "Reading",
@@ -60,16 +63,20 @@ __all__ = [
     "default_cache",
     "file_hash",
     "policy_table",
+    "read_answers",
     "read_corpus",
     "read_qrels",
     "read_queries",
     "read_query_ids",
+    "read_questions",
     "read_run",
     "read_scores",
     "read_topics",
     "read_triples",
     "suspected_false_negatives",
+    "wanted_passages",
     "write_qrels",
+    "write_retrieved",
     "write_run",
     "write_topics",
 ]

@@ -113,6 +113,19 @@ class Corpus(Sequence[Document]):
         """All ids in row order; each is decoded when it is asked for."""
         return _Ids(self)
 
+    def documents(self, ids: Sequence[str]) -> list[Document]:
+        """The documents of these ids, in their order.
+
+        Raises:
+            DataError: there is none of an id.
+        """
+        rows = self.rows(ids)
+        if len(missing := np.flatnonzero(rows < 0)):
+            more = f" (nor {len(missing) - 1:,} others)" if len(missing) > 1 else ""
+            what = f"the passage {shown(ids[int(missing[0])])} is not there{more}"
+            raise DataError(what, fix="take the corpus that the run was made from")
+        return [self[row] for row in rows.tolist()]
+
     def row(self, id: str) -> int | None:  # noqa: A002
         """The row of a document, None where there is none of this id."""
         row = int(self.rows([id])[0])

@@ -58,7 +58,15 @@ class Ranked(NamedTuple):
     score: float
 
 
-Item = Query | Document | Judgement | Score | Ranked
+class Answered(NamedTuple):
+    """What answers a question; `split` is None where the dialect does not say."""
+
+    query: str
+    answers: tuple[str, ...]
+    split: str | None = None
+
+
+Item = Query | Document | Judgement | Score | Ranked | Answered
 Stream = Iterator[tuple[str, Item]]  # (file:line, item)
 
 

@@ -17,9 +17,11 @@ from rankwright.data.dialects._bytedataset import read_bytedataset
 from rankwright.errors import DataError
 
 SAMPLES = [
-    {"sample_id": 7, "questions": ["who eats?", "what eats?"], "positive_contexts": [{"title": "Bears", "text": "fish"}],
+    {"sample_id": 7, "questions": ["who eats?", "what eats?"],
+     "positive_contexts": [{"title": "Bears", "text": "fish"}],
      "hardneg_contexts": [{"title": "", "text": "é" * 300}, {"title": "Bears", "text": "b"}]},
-    {"sample_id": 70000, "questions": ["why?"], "positive_contexts": [{"title": "", "text": "c"}], "hardneg_contexts": []},
+    {"sample_id": 70000, "questions": ["why?"], "positive_contexts": [{"title": "", "text": "c"}],
+     "hardneg_contexts": []},
 ]  # fmt: skip
 
 
@@ -70,7 +72,7 @@ def test_a_pickle_that_would_act_is_refused_and_does_nothing(tmp_path, protocol,
     folder = place(
         tmp_path / "in", [pickle.dumps(SAMPLES[1]), pickle.dumps({"text": [Acts(tmp_path / "made")]}, protocol)]
     )
-    with pytest.raises(DataError, match="opcode (STACK_)?GLOBAL") as caught:
+    with pytest.raises(DataError, match=r"opcode (STACK_)?GLOBAL") as caught:
         read(folder, Reading(lenient=lenient))
     assert str(caught.value.where).endswith("data.pkl:2")
     with pytest.raises(DataError, match="GLOBAL"):

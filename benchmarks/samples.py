@@ -1,4 +1,4 @@
-"""Training samples at random from memory-mapped stores against ByteDataset's reading and unpickling; memory a process."""
+"""Random training samples from memory-mapped stores against ByteDataset's reading and unpickling; memory a process."""
 
 from __future__ import annotations
 
@@ -95,10 +95,11 @@ def make(folder: Path, samples: int) -> None:
     Corpus.build(folder / "docs", (Document(str(d), f"title {d}", text(d)) for d in range(DOCS * samples)), key="1")
     Corpus.build(folder / "queries", (Document(str(i), "", f"what is {i}") for i in range(samples)), key="1")
     for name, rows, length in (("doc-tokens", DOCS * samples, TOKENS), ("query-tokens", samples, TOKENS // 10)):
-        TokenStore.build(
-            folder / name, _Rows(rows), lambda chunk, n=length: _Made(np.concatenate([tokens(int(r), n) for r in chunk]), n),
-            key="1", vocabulary=VOCABULARY,
-        )  # fmt: skip
+
+        def tokenise(chunk: list[str], length: int = length) -> Any:
+            return _Made(np.concatenate([tokens(int(row), length) for row in chunk]), length)
+
+        TokenStore.build(folder / name, _Rows(rows), tokenise, key="1", vocabulary=VOCABULARY)
 
 
 def _write_bytes(folder: Path, records: Iterator[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Records of SR-DPR's ByteDataset: its pickles are read opcode by opcode as plain values, and nothing is ever called."""
+"""Records of SR-DPR's ByteDataset: its pickles are read opcode by opcode as plain values, nothing is ever called."""
 
 from __future__ import annotations
 

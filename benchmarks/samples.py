@@ -191,7 +191,7 @@ def _mapped_texts(folder: Path) -> Reader:
     queries, docs = Corpus.open(folder / "queries"), Corpus.open(folder / "docs")
 
     def batch(rows: np.ndarray) -> object:
-        return [(queries[row], *(docs[DOCS * row + d] for d in range(DOCS))) for row in rows.tolist()]
+        return queries.take(rows), docs.take((DOCS * rows[:, None] + np.arange(DOCS)).ravel())
 
     return batch
 

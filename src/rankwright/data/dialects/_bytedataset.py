@@ -112,7 +112,7 @@ def _value(data: bytes) -> Any:
         elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(_simple(memo[argument]))
+            stack.append(_simple(memo[int(argument or 0)]))
         elif name in ("EMPTY_LIST", "EMPTY_TUPLE", "LIST", "TUPLE"):
             made = _since_mark(stack) if not name.startswith("EMPTY") else []
             stack.append(made if name.endswith("LIST") else tuple(made))

@@ -13,7 +13,6 @@ import pytest
 from rankwright import recipe, storage
 from rankwright.data import Reading, read_run
 from rankwright.errors import ArtefactError, RankwrightError
-from rankwright.evaluation import evaluate
 from rankwright.ledger import known_steps
 from rankwright.pipeline import Outcome, Pipeline
 from rankwright.plan import Recipe

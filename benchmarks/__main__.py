@@ -12,6 +12,7 @@ NAMES = {
     "search": "exact search of 100,000 vectors against faiss and sentence-transformers (about 2 minutes)",
     "bm25": "BM25 indexing and search against bm25s (about 1 minute)",
     "evaluation": "measures against pytrec_eval and ir_measures, run files against pytrec_eval (about 3 minutes)",
+    "samples": "random training samples and memory a process against ByteDataset; --samples N (about 6 minutes)",
     "large": "memory of each step over corpus size; --documents N, --folder DIR (about 5 minutes)",
 }
 

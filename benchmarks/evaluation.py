@@ -1,10 +1,11 @@
-"""Measures on arrays against pytrec_eval and ir_measures, and run files against pytrec_eval's parser, interleaved."""
+"""Measures against pytrec_eval and ir_measures, run files against its parser, answers against plain tokens."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import tempfile
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from rankwright.data.formats import read_run, write_run
 from rankwright.evaluation import evaluate
 from rankwright.names import Names
-from rankwright.types import Qrels, Run
+from rankwright.types import Document, Qrels, Run
 
 from .common import Cell, interleave, publish
 
@@ -82,11 +83,49 @@ def files(rounds: int) -> list[Cell]:
     return cells
 
 
+def answers(rounds: int) -> list[Cell]:
+    """Top-100 passages of questions with three answers each: ours, and every passage cut into tokens and compared."""
+    import regex
+
+    from rankwright.data import Dataset
+    from rankwright.evaluation.answers import retrieved
+
+    pattern = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
+    corpus = Dataset.open("bundled:scifact").corpus
+    documents = {d.id: Document(d.id, "", " ".join(d.text.split()[:100])) for d in corpus}
+    rng = np.random.default_rng(0)
+    table, asked = {}, {}
+    for query in range(50):
+        found = rng.choice(list(documents), 100, replace=False).tolist()
+        first = documents[found[0]].text.split()
+        start = int(rng.integers(0, len(first) - 1))
+        table[str(query)] = {doc: 100.0 - rank for rank, doc in enumerate(found)}
+        asked[str(query)] = [" ".join(first[start : start + 2]), "Albert Einstein", "14 March 1879"]
+    run = Run.from_dict(table)
+
+    def cut(text: str) -> list[str]:
+        return [token.lower() for token in pattern.findall(unicodedata.normalize("NFD", text))]
+
+    def holds(text: list[str], parts: list[list[str]]) -> bool:
+        return any(part == text[i : i + len(part)] for part in parts for i in range(len(text)))
+
+    def plain() -> list[bool]:
+        wanted = {query: [cut(answer) for answer in found] for query, found in asked.items()}
+        return [holds(cut(documents[doc].text), wanted[query]) for query, docs in table.items() for doc in docs]
+
+    def ours() -> list[bool]:
+        rows = retrieved(run, asked, lambda ids: [documents[key] for key in ids])
+        return [found for row in rows for found in row.has_answer]
+
+    assert ours() == plain()
+    return [interleave(f"look for answers in {len(run):,} passages", {"all tokens": plain, OURS: ours}, rounds=rounds)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks evaluation", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args([a for a in sys.argv[1:] if a != "evaluation"])
-    cells = measures(args.rounds) + files(args.rounds)
+    cells = measures(args.rounds) + files(args.rounds) + answers(args.rounds)
     publish("evaluation", cells, ours=OURS, packages=["pytrec_eval-terrier", "ir-measures", "pyarrow"])
 
 

@@ -39,7 +39,18 @@ UPPER = {"training", "search", "llm"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
     {"console", "ledger", "outputs", "plan", "translation"},
-    {"assemble", "first_stages", "loading", "mining", "naming", "outcome", "pipeline", "stages", "teaching"},
+    {
+        "assemble",
+        "first_stages",
+        "judgements",
+        "loading",
+        "mining",
+        "naming",
+        "outcome",
+        "pipeline",
+        "stages",
+        "teaching",
+    },
     {"doctor", "reporting", "comparing"},
     {"api"},
     {"verbs"},

@@ -13,7 +13,6 @@ import pytest
 from rankwright import recipe, storage
 from rankwright.data import Reading, read_run
 from rankwright.errors import ArtefactError, RankwrightError
-from rankwright.evaluation import evaluate
 from rankwright.ledger import known_steps
 from rankwright.pipeline import Outcome, Pipeline
 from rankwright.plan import Recipe
@@ -187,7 +186,7 @@ def test_validation_drops_self_hits_and_looks_as_deep_as_its_measure(tmp_path, t
     outcome = carried_out(tmp_path, "run", tiny_model, [evaluation])
     run = outcome.evaluated[0].runs["before training"]
     assert values[False] < values[True]
-    assert values[True] == evaluate(run, outcome.evaluated[0].qrels, ["RR"]).mean()["RR"]
+    assert values[True] == outcome.evaluated[0].evidence.measure(run, ["RR"]).mean()["RR"]
     searched = []
     exact = importlib.import_module("rankwright.search.exact").Exact
     search = exact.search

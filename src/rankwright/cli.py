@@ -177,10 +177,17 @@ def _teaching(verbs: argparse._SubParsersAction) -> None:
 
 
 def _evaluating(verbs: argparse._SubParsersAction) -> None:
-    verb = verbs.add_parser("evaluate", help="runs + judgements -> measures, intervals, paired tests")
+    verb = verbs.add_parser("evaluate", help="runs + judgements or answers -> measures, intervals, paired tests")
     verb.add_argument("runs", nargs="+", help="TREC runs; the first is the baseline of the tests")
-    verb.add_argument("--qrels", required=True)
-    verb.add_argument("--measures", nargs="+", default=["nDCG@10", "R@100", "RR@10"], metavar="MEASURE")
+    verb.add_argument("--qrels", help="judgements; not needed where there are answers")
+    verb.add_argument("--questions", metavar="FILE", help="questions with answers: TSV, CSV, JSON; for Accuracy@20")
+    where = verb.add_mutually_exclusive_group()
+    where.add_argument("--data", help="with --questions: data set with the passages and the queries")
+    where.add_argument("--passages", metavar="FILE", help="with --questions: the passages alone, e.g. DPR's TSV")
+    verb.add_argument("--measures", nargs="+", metavar="MEASURE",
+                      help="default: nDCG@10 R@100 RR@10 of judgements, Accuracy@1 5 20 50 100 of answers")  # fmt: skip
+    verb.add_argument("--retrieved", metavar="FILE", help="also write the passages of one run in DPR's JSON")
+    verb.add_argument("--contexts", type=int, default=100, metavar="N", help="passages a question in --retrieved")
     verb.add_argument("--out", help="also write everything, per query, to this JSON file")
     verb.add_argument("--drop-self", action="store_true", help="leave out documents with the query's own id (ArguAna)")
     _common(verb, "json", "lenient")

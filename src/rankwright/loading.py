@@ -13,8 +13,8 @@ from .plan import Recipe
 
 _RECIPES = Path(__file__).parent / "recipes"
 _PLACES = (  # fields that may hold a local path
-    "backbone", "by", "candidates", "dataset", "doc_backbone", "first", "qrels", "queries", "relevant", "run",
-    "samples", "scores", "teacher", "topics", "triples",
+    "backbone", "by", "candidates", "dataset", "doc_backbone", "first", "qrels", "queries", "questions", "relevant",
+    "run", "samples", "scores", "teacher", "topics", "triples",
 )  # fmt: skip
 
 

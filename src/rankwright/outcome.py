@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .data import Dataset
+from .evaluation import Evidence
 from .ledger import StepRecord
 from .plan import Evaluation, Recipe
-from .types import Qrels, Run
+from .types import Run
 
 if TYPE_CHECKING:
     from .models import Ranker
@@ -33,7 +34,7 @@ class Evaluated:
     evaluation: Evaluation
     labels: tuple[str, str]
     dataset: Dataset
-    qrels: Qrels
+    evidence: Evidence
     runs: Mapping[str, Run]
     latency: Mapping[str, float]
     folder: Path

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from . import assemble, recipe, storage
 from . import stages as stage_work
 from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
-from .errors import DataError, RecipeError
+from .errors import RecipeError
+from .evaluation import Evidence, parse
 from .first_stages import given_run, own_run
+from .judgements import evidence
 from .ledger import Ledger, begun, claim, content_hash, environment, fingerprint, other_model
 from .loading import rooted
 from .mining import Miner, require_relevant
@@ -25,7 +27,7 @@ from .progress import say
 from .search import BM25, Fuse, LexicalIndex, TokenVectors, Vectors, exact_index, fuse, without_self
 from .stages import Opened
 from .training import distributed
-from .types import Precision, Qrels, Run
+from .types import Precision, Run
 
 if TYPE_CHECKING:
     from .models import Ranker
@@ -54,7 +56,7 @@ class Pipeline:
         self.negatives: dict[str, str] = {}
         self._latency: list[dict[str, float]] = [{} for _ in plan.evaluate]
         self._datasets: dict[str, Dataset] = {}
-        self._judged: dict[tuple[str, str], Qrels] = {}
+        self._evident: dict[tuple[object, ...], Evidence] = {}
         self._merged: tuple[tuple[Source, ...], Supervision] | None = None
         self._names, self._labels = dataset_names(self.plan), collection_labels(self.plan)
 
@@ -87,7 +89,7 @@ class Pipeline:
                 if spec := self.plan.evaluate[at].fuse:
                     found[SYSTEMS["fused"]] = self._fused(at, spec, "start" if model is None else "trained")
             evaluated = tuple(
-                Evaluated(e, self._labels[at], self._dataset(e.dataset), self._qrels(e), runs[at],
+                Evaluated(e, self._labels[at], self._dataset(e.dataset), self._evidence(e), runs[at],
                           self._latency[at], self._place(at))
                 for at, e in enumerate(self.plan.evaluate)
             )  # fmt: skip
@@ -111,7 +113,7 @@ class Pipeline:
             DataError: a data set, split or file is missing or wrong.
         """
         for at, evaluation in enumerate(self.plan.evaluate):
-            self._qrels(evaluation)
+            self._evidence(evaluation)
             if evaluation.rerank is not None and evaluation.rerank.first != "bm25":
                 self._first(at, evaluation.rerank)
         for stage in self.plan.stages:
@@ -161,27 +163,22 @@ class Pipeline:
             self._merged = tuple(sources), assemble.merged(mixture, sources)
         return self._merged[1]
 
-    def _qrels(self, evaluation: Evaluation) -> Qrels:
-        dataset, key = self._dataset(evaluation.dataset), (evaluation.dataset, evaluation.qrels or evaluation.split)
-        if key not in self._judged:
-            qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)
-            if not len(qrels.queries):
-                raise DataError(
-                    f"no judged query in {key[1]!r}: there is nothing to measure", where=dataset.folder,
-                    fix="add judgements, or take this collection out of the recipe's evaluate",
-                )  # fmt: skip
-            self._judged[key] = qrels
-        return self._judged[key]
+    def _evidence(self, evaluation: Evaluation) -> Evidence:
+        kinds = frozenset(measure.of_answers for measure in parse(evaluation.measures))
+        key = (evaluation.dataset, evaluation.qrels, evaluation.split, evaluation.questions, kinds)
+        if key not in self._evident:
+            self._evident[key] = evidence(self._dataset(evaluation.dataset), evaluation)
+        return self._evident[key]
 
     def _place(self, at: int) -> Path:
         return self.folder / "evaluation" / "-".join(self._labels[at])
 
     def _bm25(self, at: int) -> Run:
         evaluation = self.plan.evaluate[at]
-        dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
+        dataset, queries = self._dataset(evaluation.dataset), self._evidence(evaluation).queries
         return self._searched(
             at, "bm25", f"BM25 on {'-'.join(self._labels[at])}", {"corpus": dataset.corpus.fingerprint},
-            lambda: partial(assemble.bm25_run, dataset, self._bm25_index(dataset), qrels.queries),
+            lambda: partial(assemble.bm25_run, dataset, self._bm25_index(dataset), queries),
         )  # fmt: skip
 
     def _searched(
@@ -189,7 +186,7 @@ class Pipeline:
     ) -> Run:
         """The run of one system; where self-hits are dropped, searched one deeper. The search alone is timed."""
         evaluation, path = self.plan.evaluate[at], self._place(at) / f"{system}.trec"
-        queries, spare = self._qrels(evaluation).queries, int(evaluation.drop_self)
+        queries, spare = self._evidence(evaluation).queries, int(evaluation.drop_self)
         inputs |= {"queries": self._dataset(evaluation.dataset).queries.fingerprint, "of": list(queries)}
         inputs |= {"depth": evaluation.depth} | ({"drop_self": True} if spare else {})
 
@@ -264,18 +261,18 @@ class Pipeline:
         if how.first == "bm25":
             return self._bm25(at)
         evaluation = self.plan.evaluate[at]
-        queries = self._qrels(evaluation).queries
+        queries = self._evidence(evaluation).queries
         return given_run(how.first, queries, self.reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
-        dataset, qrels = self._dataset(evaluation.dataset), self._qrels(evaluation)
+        dataset, queries = self._dataset(evaluation.dataset), self._evidence(evaluation).queries
         vectors = self._vectors(ranker, system, dataset)
         return self._searched(
             at, system, f"search {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
             {"vectors": vectors.fingerprint, "model": ranker.fingerprint("query"),
              "tokens": ranker.tokenizer_key("query")},
-            lambda: partial(assemble.dense_run, ranker, dataset, vectors, qrels.queries, device=self.device),
+            lambda: partial(assemble.dense_run, ranker, dataset, vectors, queries, device=self.device),
         )  # fmt: skip
 
     # --- training --------------------------------------------------------------------------------

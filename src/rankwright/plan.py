@@ -72,7 +72,9 @@ class Validation:
     def __post_init__(self) -> None:
         if self.every < 1 or self.depth < 1 or (self.patience is not None and self.patience < 1):
             raise RecipeError("every, depth and patience must be at least 1")
-        parse(self.measure)
+        if parse(self.measure)[0].of_answers:
+            what = f"{self.measure} looks for answers in passages; validation is by judgements"
+            raise RecipeError(what, fix=f"measure: Success@{parse(self.measure)[0].cutoff}")
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ class Evaluation:
         dataset: folder or hub id.
         split: whose judgements.
         qrels: a qrels file instead of the split.
+        questions: a file of questions with answers, for ``Accuracy@20``; null: the data set's ``answers/<split>``.
         measures: in ir-measures' names; the first is the headline.
         depth: documents retrieved per query.
         baselines: what the trained model is compared with.
@@ -180,6 +183,7 @@ class Evaluation:
     dataset: str
     split: str = "test"
     qrels: str | None = None
+    questions: str | None = None
     measures: tuple[str, ...] = MEASURES
     depth: int = 1000
     baselines: tuple[Literal["bm25", "start"], ...] = ("bm25", "start")
@@ -201,7 +205,10 @@ class Evaluation:
         if self.rerank is not None and self.rerank.depth > self.depth:
             what = f"{self.rerank.depth} documents are to be re-ranked of the {self.depth} that are retrieved"
             raise RecipeError(what, fix=f"depth: {self.rerank.depth} or more")
-        parse(self.measures)
+        if not any(measure.of_answers for measure in parse(self.measures)) and self.questions is not None:
+            raise RecipeError(
+                "questions are given, and no measure looks for their answers", fix="measures: [Accuracy@20, nDCG@10]"
+            )
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,17 @@ from .console import table
 from .data import Dataset, Judged
 from .doctor import audit_dataset
 from .errors import ArtefactError
-from .evaluation import Comparison, Scores, bootstrap_interval, compare_pairs, parse, per_query_differences, stated
-from .evaluation import evaluate as measure
+from .evaluation import (
+    Comparison,
+    Evidence,
+    Scores,
+    bootstrap_interval,
+    compare_pairs,
+    has_answer,
+    parse,
+    per_query_differences,
+    stated,
+)
 from .evaluation.report import (
     Curve,
     DataCheck,
@@ -31,17 +40,17 @@ from .naming import run_folder
 from .pipeline import SYSTEMS, Evaluated, Outcome
 from .plan import Evaluation, Recipe
 from .progress import duration
-from .types import Qrels, Run
+from .types import Run
 
 _EXAMPLES, _TOP, _SNIPPET = 5, 5, 220
 _DEPTHS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
 
 def evaluate_runs(
-    runs: Mapping[str, Run], qrels: Qrels, measures: Sequence[str]
+    runs: Mapping[str, Run], evidence: Evidence, measures: Sequence[str]
 ) -> tuple[dict[str, Scores], Comparison]:
     """Every run measured, and each of the others compared with the first."""
-    scores = {name: measure(run, qrels, measures) for name, run in runs.items()}
+    scores = {name: evidence.measure(run, measures) for name, run in runs.items()}
     first, *others = scores
     return scores, _compared(scores, [(first, other) for other in others])
 
@@ -101,7 +110,7 @@ def conclude(outcome: Outcome) -> tuple[Path, dict[str, dict[str, Scores]]]:
     comparisons: dict[str, Comparison] = {}
     for found in outcome.evaluated:
         place = found.place
-        scores[place] = {n: measure(run, found.qrels, found.evaluation.measures) for n, run in found.runs.items()}
+        scores[place] = {n: found.evidence.measure(run, found.evaluation.measures) for n, run in found.runs.items()}
         comparisons[place] = _compared(scores[place], _pairs(list(scores[place])))
         result = metrics_json(scores[place], comparisons[place], per_query=True)
         result |= {"drop_self": True} if found.evaluation.drop_self else {}
@@ -198,7 +207,8 @@ def _subtitle(plan: Recipe) -> str:
 
 def _system(name: str, found: Evaluated, scores: Scores, labels: tuple[str, str]) -> SystemResult:
     depths = [depth for depth in _DEPTHS if depth <= found.evaluation.depth]
-    recall = measure(found.runs[name], found.qrels, [f"R@{depth}" for depth in depths]).mean()
+    asked = [f"R@{depth}" for depth in depths] if found.evidence.qrels is not None else []
+    recall = found.evidence.measure(found.runs[name], asked).mean() if asked else {}
     note = f"{len(scores.missing)} judged queries not answered (count as 0)" if scores.missing else ""
     return SystemResult(
         name, *labels,
@@ -206,7 +216,7 @@ def _system(name: str, found: Evaluated, scores: Scores, labels: tuple[str, str]
         intervals={m: bootstrap_interval(scores.column(m)) for m in scores.measures},
         per_query=scores.per_query(),
         note=note,
-        recall_by_depth={depth: recall[f"R@{depth}"] for depth in depths},
+        recall_by_depth={depth: recall[f"R@{depth}"] for depth in depths if recall},
         latency=found.latency.get(name),
     )  # fmt: skip
 
@@ -298,11 +308,13 @@ class _View:
 
     def __init__(self, found: Evaluated, before: str, after: str) -> None:
         self.dataset: Dataset = found.dataset
-        self.qrels = found.qrels.to_dict()
+        self.match = parse(found.evaluation.measures)[0].match
+        self.evidence = found.evidence
+        self.qrels = {} if found.evidence.qrels is None else found.evidence.qrels.to_dict()
         self.runs = [found.runs[name].ranked(_TOP).to_dict() for name in (before, after)]
 
     def example(self, query: str, difference: float) -> QueryExample:
-        grades = self.qrels[query]
+        grades = self.qrels.get(query, {}) | self._answered(query)
         relevant = [RelevantDoc(doc, self._title(doc), grade) for doc, grade in grades.items() if grade > 0]
         tops = [
             [RankedDoc(doc, self._text(doc), score, grades.get(doc)) for doc, score in run.get(query, {}).items()]
@@ -311,6 +323,15 @@ class _View:
         row = self.dataset.queries.row(query)
         text = self.dataset.queries[row].text if row is not None else ""
         return QueryExample(query, text, difference, relevant, *tops)
+
+    def _answered(self, query: str) -> dict[str, float]:
+        """Where there are answers alone: 1 for each shown passage that holds one, 0 for the others."""
+        if self.evidence.qrels is not None or self.evidence.answers is None:
+            return {}
+        shown = [doc for run in self.runs for doc in run.get(query, {})]
+        answers, match = self.evidence.answers[query], self.match
+        texts = self.dataset.corpus.documents(shown)
+        return {document.id: float(has_answer(document.text, answers, match=match)) for document in texts}
 
     def _text(self, doc: str) -> str:
         row = self.dataset.corpus.row(doc)

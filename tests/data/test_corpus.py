@@ -31,6 +31,9 @@ def test_documents_come_back_by_row_and_by_id(documents: list[Document], absent:
         corpus = _build(documents, Path(folder) / "corpus")
         assert len(corpus) == len(documents)
         assert list(corpus) == documents
+        assert corpus.documents(ids[::-1]) == documents[::-1]
+        twice = np.arange(2 * len(ids)) // 2
+        assert corpus.take(twice) == [documents[row] for row in twice]
         assert list(corpus.ids) == ids
         assert corpus.rows(ids).tolist() == list(range(len(ids)))
         assert [corpus.row(x) for x in absent] == [ids.index(x) if x in ids else None for x in absent]

@@ -37,9 +37,9 @@ def test_names_are_those_of_ir_measures(name):
         ("hit@5", "did you mean Success@5?"),
         ("map", "did you mean AP?"),
         ("MAP_cut_5", "did you mean AP@5?"),
-        ("ERR@20", "choose from nDCG, RR, R, P, AP, Success, Judged, e.g. nDCG@10, RR(rel=2)@10, R@100"),
-        ("Bpref", "choose from nDCG, RR, R, P, AP, Success, Judged, e.g. nDCG@10, RR(rel=2)@10, R@100"),
-        ("", "choose from nDCG, RR, R, P, AP, Success, Judged, e.g. nDCG@10, RR(rel=2)@10, R@100"),
+        ("ERR@20", "choose from nDCG, RR, R, P, AP, Success, Judged, Accuracy, e.g. nDCG@10, RR(rel=2)@10, R@100"),
+        ("Bpref", "choose from nDCG, RR, R, P, AP, Success, Judged, Accuracy, e.g. nDCG@10, RR(rel=2)@10, R@100"),
+        ("", "choose from nDCG, RR, R, P, AP, Success, Judged, Accuracy, e.g. nDCG@10, RR(rel=2)@10, R@100"),
         ("R", "e.g. R@10"),
         ("P@0", None),
         ("RR(rel=0)@10", "grade 0 means not relevant"),
@@ -49,6 +49,11 @@ def test_names_are_those_of_ir_measures(name):
         ("nDCG(rel=2)@10", "write e.g. nDCG(dcg='exp-log2')@10"),
         ("nDCG(dcg='exp')@10", None),
         ("Judged(rel=2)@10", "write e.g. Judged@10"),
+        ("Accuracy", "e.g. Accuracy@10"),
+        ("accuracy@20", "did you mean Accuracy@20?"),
+        ("top_k_accuracy@5", "did you mean Accuracy@5?"),
+        ("Accuracy(rel=2)@10", "write e.g. Accuracy(match='regex')@20"),
+        ("Accuracy(match=glob)@10", None),
         ("RR@ten", "did you mean RR?"),
     ],
 )
@@ -62,6 +67,11 @@ def test_parsing():
     assert parse(["MRR@10", "RR@10", "RR(rel=1)@10"]) == [Measure("RR", 10)]
     assert parse('nDCG( dcg = "exp-log2" ) @ 10') == [Measure("nDCG", 10, dcg="exp-log2")]
     assert parse([Measure("AP", rel=2), "AP"]) == [Measure("AP", rel=2), Measure("AP")]
+    assert parse(['Accuracy(match="regex")@20', "Accuracy(match=string)@1"]) == [
+        Measure("Accuracy", 20, match="regex"),
+        Measure("Accuracy", 1),
+    ]
+    assert str(parse("Accuracy(match=regex)@20")[0]) == "Accuracy(match='regex')@20"
     assert [str(m) for m in parse(["nDCG(dcg='exp-log2')@10", "R(rel=2)@5"])] == [
         "nDCG(dcg='exp-log2')@10",
         "R(rel=2)@5",

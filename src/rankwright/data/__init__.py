@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .answer_files import Question, read_answers, read_questions, write_retrieved
 from .audit import Audit, audit, suspected_false_negatives
 from .batches import Batches, ByDocument, ByLength, EpochPlan, Shuffled
 from .by_topic import ByTopic
@@ -16,6 +17,7 @@ from .merging import supervise
 from .mixed import Mixed, Part
 from .mixture import Collection, Mixture
 from .pairs import HardMargin, MarginBins
+from .passages import wanted_passages
 from .policy import POLICIES, Reading, policy_table
 from .query_files import read_query_ids, read_topics, write_topics
 from .scores import read_scores, read_triples
@@ -46,6 +48,7 @@ __all__ = [
     "OneRelevant",
     "Part",
     "PerGrade",
+    "Question",
     "Random",
     "Ranking",
     "Reading",
@@ -63,17 +66,21 @@ __all__ = [
     "default_cache",
     "file_hash",
     "policy_table",
+    "read_answers",
     "read_corpus",
     "read_qrels",
     "read_queries",
     "read_query_ids",
+    "read_questions",
     "read_run",
     "read_scores",
     "read_topics",
     "read_triples",
     "supervise",
     "suspected_false_negatives",
+    "wanted_passages",
     "write_qrels",
+    "write_retrieved",
     "write_run",
     "write_topics",
 ]

@@ -90,6 +90,13 @@ class Ragged:
         """Row i of bytes as the text that they spell in UTF-8."""
         return self.row(i).tobytes().decode()
 
+    def texts(self, rows: np.ndarray) -> list[str]:
+        """`text` of many rows, in that order, many times as fast."""
+        self._hand_out(len(rows))
+        raw = memoryview(self.values)
+        begins, ends = self.offsets[rows].tolist(), self.offsets[np.asarray(rows) + 1].tolist()
+        return [str(raw[begin:end], "utf-8") for begin, end in zip(begins, ends)]
+
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(values, offsets) of the given rows, one behind the other."""
         self._hand_out(len(rows))

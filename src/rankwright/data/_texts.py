@@ -15,6 +15,7 @@ from .policy import Reading, shown
 _OBJECT = re.compile(r'\s*\{\s*("|\}|$)')  # an id may be "{"
 ID_NAMES = ("_id", "id", "docid", "doc_id", "pid", "qid", "query_id")
 TEXT_NAMES = ("text", "contents", "document_text", "query_text")
+_PASSAGES = ["id", "text", "title"]  # the header of DPR's passages, whose fields are quoted as in CSV
 _BATCH = 1024
 
 Row = tuple[int, Any, Any, Any]  # record number, id, title, text as they stand in the file
@@ -31,14 +32,22 @@ class Kind(NamedTuple):
 CORPUS, QUERIES = Kind("document id", "corpus", True), Kind("query id", "queries", False)
 
 
-def read_texts(path: Path, kind: Kind, reading: Reading) -> Iterator[tuple[str, str, str]]:
+def read_texts(
+    path: Path, kind: Kind, reading: Reading, *, only: frozenset[str] | None = None
+) -> Iterator[tuple[str, str, str]]:
     """(id, title, text) of every record; ids are unique.
+
+    Args:
+        only: the ids that are wanted; other records are passed over unchecked. None: all.
 
     Raises:
         DataError: a problem of policy.py.
     """
     seen, empty = Seen(), True
     for number, key, title, text in _rows(path, reading):
+        if only is not None and str(key) not in only:
+            empty = False
+            continue
         where = f"{path}:{number}"
         key = check_id(key, kind.id, where, reading)
         text = None if key is None else check_text(text, where, reading)
@@ -93,11 +102,11 @@ def _get(record: dict[str, Any], names: tuple[str, ...]) -> Any:
 def _tsv_rows(path: Path, reading: Reading) -> Iterator[Row]:
     """Columns id, text[, title], or in the order that a header line gives."""
     order: tuple[int, int | None, int] | None = None
-    columns = 0
+    columns, quoted = 0, False
     for number, line in read_lines(path, reading):
         fields = line.split("\t")
         if order is None:
-            header = _header(fields)
+            header, quoted = _header(fields), fields == _PASSAGES
             order, columns = header or (0, 2 if len(fields) == 3 else None, 1), len(fields)
             if header:
                 continue
@@ -108,8 +117,17 @@ def _tsv_rows(path: Path, reading: Reading) -> Iterator[Row]:
         if len(fields) != columns:
             _columns(fields, f"{columns} as in the first line", f"{path}:{number}", reading)
             continue
+        if quoted and '"' in line:
+            fields = [_unquoted(field) for field in fields]
         key, title, text = order
         yield number, fields[key], None if title is None else fields[title], fields[text]
+
+
+def _unquoted(field: str) -> str:
+    """A field without the quotation marks of CSV; what is not quoted by its rules stays as it is."""
+    inner = field[1:-1].replace('""', "")
+    quoted = len(field) > 1 and field[0] == field[-1] == '"' and '"' not in inner
+    return field[1:-1].replace('""', '"') if quoted else field
 
 
 def _columns(fields: list[str], expected: str, where: str, reading: Reading) -> None:

@@ -111,6 +111,24 @@ class Corpus(Sequence[Document]):
         """All ids in row order; each is decoded when it is asked for."""
         return _Ids(self)
 
+    def documents(self, ids: Sequence[str]) -> list[Document]:
+        """The documents of these ids, in their order.
+
+        Raises:
+            DataError: there is none of an id.
+        """
+        rows = self.rows(ids)
+        if len(missing := np.flatnonzero(rows < 0)):
+            more = f" (nor {len(missing) - 1:,} others)" if len(missing) > 1 else ""
+            what = f"the passage {shown(ids[int(missing[0])])} is not there{more}"
+            raise DataError(what, fix="take the corpus that the run was made from")
+        return self.take(rows)
+
+    def take(self, rows: np.ndarray) -> list[Document]:
+        """The documents of these rows (each from 0 to below the number of documents), in their order."""
+        parts = self._ids.texts(rows), self._texts.texts(2 * rows), self._texts.texts(2 * rows + 1)
+        return list(map(Document, *parts))
+
     def row(self, id: str) -> int | None:  # noqa: A002
         """The row of a document, None where there is none of this id."""
         row = int(self.rows([id])[0])

@@ -19,16 +19,18 @@ from ..errors import ArtefactError, DataError, RemoteError
 from ..names import picked
 from ..progress import track
 from ..types import Document, Qrels, Run
+from .answer_files import read_answers
 from .corpus import KIND, Corpus
 from .formats import read_corpus, read_qrels, read_queries
 from .policy import Reading, shown
 
-_VERSION = 1  # of what the cache holds: raise it when reading the same file gives something else
+_VERSION = 2  # of what the cache holds: raise it when reading the same file gives something else
 _PACKED = ("", ".gz", ".zst")
 _CORPUS = [f"corpus.{kind}{packed}" for kind in ("jsonl", "tsv", "parquet") for packed in _PACKED]
 _CORPUS += [f"collection.tsv{packed}" for packed in _PACKED]
 _QUERIES = [f"queries.{kind}{packed}" for kind in ("jsonl", "tsv", "parquet") for packed in _PACKED]
 _QRELS = re.compile(r"(?P<split>.+?)\.(tsv|txt|qrels|jsonl|parquet)(\.gz|\.zst)?")
+_ANSWERS = re.compile(r"(?P<split>.+?)\.(tsv|csv|txt|jsonl|json)(\.gz|\.zst)?")
 _Table = TypeVar("_Table", Run, Qrels)
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 
@@ -74,7 +76,7 @@ class Dataset:
         folder = _find(str(path))
         corpus, queries = _only(folder, _CORPUS, "corpus"), _only(folder, _QUERIES, "queries")
         return cls(
-            name=str(path), folder=folder, files=_splits(folder), cache=cache, reading=reading,
+            name=str(path), folder=folder, files=_splits(folder, "qrels", _QRELS), cache=cache, reading=reading,
             corpus=_converted(corpus, "corpus", reading=reading, cache=cache),
             queries=_converted(queries, "queries", reading=reading, cache=cache),
         )  # fmt: skip
@@ -126,6 +128,19 @@ class Dataset:
         """
         path, reading = Path(path), reading or self.reading
         return self.checked(read_qrels(path, reading), path, reading=reading)
+
+    def answers(self, split: str, *, path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
+        """Query id -> answers, of ``answers/<split>.{jsonl,json,tsv,csv}`` or of another file, see `read_answers`.
+
+        Raises:
+            DataError: no such file, or a problem of policy.py.
+        """
+        files = _splits(self.folder, "answers", _ANSWERS)
+        if path is None and split not in files:
+            there = ", ".join(files) or "none"
+            fix = f"add answers/{split}.jsonl (_id, answers), or name a file of questions with answers"
+            raise DataError(f"no answers of a split '{split}'; there are: {there}", where=self.folder, fix=fix)
+        return read_answers(path or files[split], self.reading, queries=self.queries)
 
     def checked(self, table: _Table, path: Path, *, reading: Reading) -> _Table:
         """A table that was read from `path`, its ids checked against this data set, see `read_qrels`.
@@ -199,7 +214,7 @@ def _download(name: str) -> Path:
         return Path(
             snapshot_download(
                 repo, repo_type="dataset", revision=revision or None,
-                allow_patterns=["corpus*", "collection*", "queries*", "qrels/*"],
+                allow_patterns=["corpus*", "collection*", "queries*", "qrels/*", "answers/*"],
             )
         )  # fmt: skip
     except (OSError, ValueError) as error:  # all of the hub's own errors are one or the other
@@ -222,10 +237,10 @@ def _only(folder: Path, names: list[str], what: str) -> Path:
     raise DataError(f"no {what} file", where=folder, fix=f"add one of {wanted} (the text files also as .gz or .zst)")
 
 
-def _splits(folder: Path) -> dict[str, Path]:
+def _splits(folder: Path, inside: str, pattern: re.Pattern[str]) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in sorted((folder / "qrels").glob("*")):
-        match = _QRELS.fullmatch(path.name)
+    for path in sorted((folder / inside).glob("*")):
+        match = pattern.fullmatch(path.name)
         if match is None or not path.is_file() or path.name.startswith("."):
             continue
         if (split := match["split"]) in files:

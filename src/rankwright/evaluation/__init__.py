@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .answers import has_answer
+from .evidence import Evidence
 from .measures import Measure, parse, stated
 from .metrics import Scores, evaluate
 from .significance import (
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Comparison",
     "Difference",
+    "Evidence",
     "Measure",
     "PairedComparison",
     "PairedTest",
@@ -35,6 +38,7 @@ __all__ = [
     "compare",
     "compare_pairs",
     "evaluate",
+    "has_answer",
     "holm",
     "paired_t",
     "parse",

@@ -14,7 +14,7 @@ from ..errors import UsageError
 class _Kind(NamedTuple):
     """What a measure's name may be followed by, and what else it is called."""
 
-    parameter: Literal["rel", "dcg"] | None
+    parameter: Literal["rel", "dcg", "match"] | None
     needs_cutoff: bool
     aliases: tuple[str, ...]  # accepted
     habits: tuple[str, ...]  # of other tools; refused with a suggestion, as they often mean something else
@@ -26,8 +26,9 @@ _KINDS = {
     "R": _Kind("rel", True, ("Recall",), ("rec",)),
     "P": _Kind("rel", True, ("Precision",), ("prec",)),
     "AP": _Kind("rel", False, ("MAP",), ("mapcut",)),
-    "Success": _Kind("rel", True, (), ("hit", "hits", "hitrate", "accuracy", "acc", "topk")),
+    "Success": _Kind("rel", True, (), ("hit", "hits", "hitrate")),
     "Judged": _Kind(None, False, (), ("judgedrate",)),
+    "Accuracy": _Kind("match", True, (), ("acc", "topk", "topkaccuracy", "hasanswer")),
 }
 _NAMES = {alias: name for name, kind in _KINDS.items() for alias in (name, *kind.aliases)}
 _SPELLINGS = {known.lower(): name for known, name in _NAMES.items()} | {
@@ -35,6 +36,7 @@ _SPELLINGS = {known.lower(): name for known, name in _NAMES.items()} | {
 }
 _OTHERS = ("err", "bpref", "rprec", "infap", "rbp", "ap_ia", "err_ia", "iprec")  # not ours: nothing near is meant
 _GAINS = ("log2", "exp-log2")
+_MATCHES = ("string", "regex")
 _SYNTAX = re.compile(
     r"\s*(?P<name>\w+)\s*(?:\((?P<parameters>[^()]*)\))?\s*(?:@\s*(?P<cutoff>[0-9]{1,9}))?\s*", re.ASCII
 )
@@ -43,13 +45,17 @@ _PARAMETER = re.compile(r"""\s*(?P<key>\w+)\s*=\s*(?P<quote>['"]?)(?P<value>[\w.
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure; `str(measure)` is its canonical name, equal to that of ir-measures.
+    """One measure; `str(measure)` is its canonical name, equal to that of ir-measures but for Accuracy.
+
+    Accuracy is that of open-domain question answering (arXiv:2004.04906): whether one of the first k passages holds an
+    answer. It needs answers, the others need judgements.
 
     Args:
-        name: ``nDCG``, ``RR``, ``R``, ``P``, ``AP``, ``Success`` or ``Judged``.
-        cutoff: ranks that are looked at; None: all. ``R``, ``P`` and ``Success`` need one.
-        rel: the lowest grade that counts as relevant; not for nDCG (graded) and Judged (every judgement counts).
+        name: ``nDCG``, ``RR``, ``R``, ``P``, ``AP``, ``Success``, ``Judged`` or ``Accuracy``.
+        cutoff: ranks that are looked at; None: all. ``R``, ``P``, ``Success`` and ``Accuracy`` need one.
+        rel: the lowest grade that counts as relevant; not for nDCG (graded), Judged (every judgement counts), Accuracy.
         dcg: nDCG's gain of grade g: ``log2``: g, as trec_eval; ``exp-log2``: 2^g - 1 (Burges et al. 2005).
+        match: what an answer of Accuracy is: ``string``: its tokens stand in the passage; ``regex``: a pattern.
 
     Raises:
         UsageError: there is no such measure, or it does not take the parameter.
@@ -59,6 +65,7 @@ class Measure:
     cutoff: int | None = None
     rel: int = 1
     dcg: str = "log2"
+    match: str = "string"
 
     def __post_init__(self) -> None:
         kind = _KINDS.get(self.name)
@@ -72,19 +79,32 @@ class Measure:
             raise UsageError(f"{self.name}: rel must be at least 1, got {self.rel}", fix="grade 0 means not relevant")
         if self.dcg not in _GAINS:
             raise UsageError(f"{self.name}: dcg must be one of {_GAINS}, got {self.dcg!r}")
-        for parameter, given in (("rel", self.rel != 1), ("dcg", self.dcg != "log2")):
+        if self.match not in _MATCHES:
+            raise UsageError(f"{self.name}: match must be one of {_MATCHES}, got {self.match!r}")
+        changed = (("rel", self.rel != 1), ("dcg", self.dcg != "log2"), ("match", self.match != "string"))
+        for parameter, given in changed:
             if given and kind.parameter != parameter:
                 raise UsageError(f"{self.name} has no parameter {parameter!r}", fix=_parameters(self.name))
 
     @property
     def definition(self) -> str:
-        """What the judgements mean to it: its gain, or the lowest grade that counts."""
+        """What the evidence means to it: its gain, the lowest grade that counts, or how answers are found."""
+        if self.name == "Accuracy":
+            return (
+                "an answer's tokens in the passage" if self.match == "string" else "an answer's pattern in the passage"
+            )
         if self.name == "nDCG":
             return "gain = grade" if self.dcg == "log2" else "gain = 2^grade - 1"
         return "any grade counts" if self.name == "Judged" else f"relevant from grade {self.rel}"
 
+    @property
+    def of_answers(self) -> bool:
+        """Whether it looks for answers in passages; the others look at judgements."""
+        return self.name == "Accuracy"
+
     def __str__(self) -> str:
         parameter = f"(rel={self.rel})" if self.rel != 1 else f"(dcg={self.dcg!r})" if self.dcg != "log2" else ""
+        parameter = parameter or (f"(match={self.match!r})" if self.match != "string" else "")
         return f"{self.name}{parameter}" + ("" if self.cutoff is None else f"@{self.cutoff}")
 
 
@@ -114,7 +134,7 @@ def _parse(text: str) -> Measure:
     if found["name"] not in _NAMES:
         name, implied = _split(found["name"])
         raise UsageError(f"there is no measure {text!r}", fix=_suggest(name, cutoff or implied))
-    name, rel, dcg = _NAMES[found["name"]], 1, "log2"
+    name, rel, words = _NAMES[found["name"]], 1, dict[str, str]()
     given: set[str] = set()
     for part in (found["parameters"] or "").split(",") if found["parameters"] else ():
         parameter = _PARAMETER.fullmatch(part)
@@ -126,8 +146,8 @@ def _parse(text: str) -> Measure:
                 raise UsageError(f"{text!r}: rel must be a whole number, got {parameter['value']!r}")
             rel = int(parameter["value"])
         else:
-            dcg = parameter["value"]
-    return Measure(name, cutoff, rel=rel, dcg=dcg)
+            words[parameter["key"]] = parameter["value"]
+    return Measure(name, cutoff, rel=rel, dcg=words.get("dcg", "log2"), match=words.get("match", "string"))
 
 
 def _split(text: str) -> tuple[str, int | None]:
@@ -145,5 +165,8 @@ def _suggest(word: str, cutoff: int | None) -> str:
 
 
 def _parameters(name: str) -> str:
-    example = {"rel": f"{name}(rel=2)@10", "dcg": f"{name}(dcg='exp-log2')@10", None: f"{name}@10"}
+    example = {
+        "rel": f"{name}(rel=2)@10", "dcg": f"{name}(dcg='exp-log2')@10", "match": f"{name}(match='regex')@20",
+        None: f"{name}@10",
+    }  # fmt: skip
     return f"write e.g. {example[_KINDS[name].parameter]}"

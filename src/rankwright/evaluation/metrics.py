@@ -121,7 +121,7 @@ def evaluate(
     and pytrec_eval do, which can make ties.
 
     Raises:
-        UsageError: no measure is named, or an unknown one.
+        UsageError: no measure is named, an unknown one, or one that looks for answers (see `Evidence`).
         DataError: a document is ranked or judged twice for a query, a grade is not finite, nothing is judged, or the
             run answers none of the judged queries but others.
         NonFiniteError: a score is NaN and so has no rank.
@@ -129,6 +129,9 @@ def evaluate(
     parsed = parse(measures)
     if not parsed:
         raise UsageError("no measure is named", fix="e.g. nDCG@10, R@100")
+    if of_answers := [measure for measure in parsed if measure.of_answers]:
+        fix = f"give the answers too; by judgements alone the like of it is Success@{of_answers[0].cutoff}"
+        raise UsageError(f"{of_answers[0]} looks for answers in passages, and there are judgements alone", fix=fix)
     if compat not in ("trec10", "trec9"):
         raise UsageError(f"compat must be 'trec10' or 'trec9', got {compat!r}")
     asked, answers = _filled(qrels, "judgements"), _filled(run, "run")

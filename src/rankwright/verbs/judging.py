@@ -13,6 +13,7 @@ from ..errors import UsageError
 from ..outputs import command, new_file, new_folder
 from ..progress import say
 from ..types import Run
+from .answering import asked_measures, evidence_of, named_evidence, require_evidence, write_contexts
 
 
 def evaluate(given: Namespace) -> None:
@@ -22,10 +23,13 @@ def evaluate(given: Namespace) -> None:
     if given.out and (not Path(given.out).name or Path(given.out).is_dir()):
         raise UsageError("is a folder, a JSON file is written here", where=given.out, fix="e.g. --out metrics.json")
     reading = Reading(lenient=given.lenient)
-    qrels = read_qrels(Path(given.qrels), reading)
-    names = _names(given.runs)
+    require_evidence(given)
+    names, measures = _names(given.runs), asked_measures(given)
     runs, dropped = _runs(given, reading)
-    scores, comparison = evaluate_runs(runs, qrels, given.measures)
+    evidence, questions = evidence_of(given, runs, measures, reading)
+    scores, comparison = evaluate_runs(runs, evidence, measures)
+    if given.retrieved:
+        write_contexts(given, next(iter(runs.values())), evidence, questions, measures)
     facts = {"dropped_self": dropped} if given.drop_self else {}
     if given.out:
         storage.write_json(given.out, metrics_json(scores, comparison, per_query=True) | facts)
@@ -35,12 +39,14 @@ def evaluate(given: Namespace) -> None:
     _say_dropped(given, dropped)
     if given.out:
         out(f"\nper query: {given.out}")
+    if given.retrieved:
+        out(f"\nretrieved passages: {given.retrieved}")
     if len(given.runs) == 1:
-        again = command("evaluate", "BASELINE.trec", given.runs[0], "--qrels", given.qrels)
+        again = command("evaluate", "BASELINE.trec", given.runs[0], *named_evidence(given))
         return out(f"\nnext: compare it with another run: {again}")
     measure = next(iter(scores.values())).measures[0]
     best = max(range(len(names)), key=lambda i: scores[names[i]].mean()[measure])
-    again = command("evaluate", given.runs[best], "ANOTHER.trec", "--qrels", given.qrels)
+    again = command("evaluate", given.runs[best], "ANOTHER.trec", *named_evidence(given))
     out(f"\nnext: compare others with the best by {measure}: {again}")
 
 

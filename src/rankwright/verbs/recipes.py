@@ -10,6 +10,7 @@ from .. import api, assemble, recipe
 from ..console import out, out_json
 from ..data import Dataset, Reading, supervise
 from ..errors import UsageError
+from ..judgements import evidence
 from ..models import Cross
 from ..outputs import command
 from ..plan import Recipe
@@ -113,8 +114,8 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
         facts[-1].update({name: count for name, count in left.items() if count})
     for evaluation in plan.evaluate:
         dataset = Dataset.open(evaluation.dataset, reading=reading)
-        qrels = dataset.read_qrels(evaluation.qrels) if evaluation.qrels else dataset.qrels(evaluation.split)
-        facts.append({"test": evaluation.dataset, "queries": len(qrels.queries), "documents": len(dataset.corpus)})
+        queries = evidence(dataset, evaluation).queries
+        facts.append({"test": evaluation.dataset, "queries": len(queries), "documents": len(dataset.corpus)})
     folder = given.folder or run_folder(plan)
     if given.json:
         return out_json({"folder": str(folder), "facts": facts, "recipe": recipe.dump(plan)})

@@ -34,6 +34,7 @@ from .flagembedding import FlagEmbedding
 from .irds import PREFIX, IrDatasets
 from .matchmaker import Matchmaker, MatchmakerTexts
 from .msmarco import MSMarco
+from .questions import Questions
 from .rankgpt import RankGPT
 from .sentence_transformers import SentenceTransformers
 from .tevatron import Tevatron, TevatronIds
@@ -61,7 +62,7 @@ __all__ = [
 
 _READERS: tuple[Dialect, ...] = (
     Trove(), SyDir(), Tevatron(), TevatronIds(), DPR(), FlagEmbedding(), SentenceTransformers(), MSMarco(), ColBERT(),
-    Matchmaker(), MatchmakerTexts(), RankGPT(), TrecRun(), IrDatasets(),
+    Matchmaker(), MatchmakerTexts(), RankGPT(), TrecRun(), Questions(), IrDatasets(),
 )  # fmt: skip
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _READERS}
 BEIR = "beir"  # folders that `Dataset` opens as they are

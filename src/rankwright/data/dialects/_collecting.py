@@ -15,7 +15,7 @@ from ..formats import write_qrels, write_run
 from ..policy import Reading, shown
 from ..query_files import write_topics
 from ._holdout import VALIDATION, HoldOut, divided
-from ._items import RANKING, SAMPLES, SCORES, Judgement, Query, Score, Stream, Wording
+from ._items import RANKING, SAMPLES, SCORES, Answered, Judgement, Query, Score, Stream, Wording
 from ._rows import Contents, Rows
 
 _FLUSH = 1 << 20  # characters
@@ -74,11 +74,11 @@ def write_evidence(folder: Path, found: Evidence, held: HoldOut | None, *, where
 def write_beir(
     folder: Path, stream: Stream, *, source: str, split: str, reading: Reading, held: HoldOut | None = None
 ) -> dict[str, int]:
-    """Write ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` and what there is of scores and rankings.
+    """Write ``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv`` and what there is of scores, rankings, answers.
 
     Which queries are wordings of one sample goes to ``samples.tsv``.
 
-    Memory: 32 to 64 bytes a text, each id that a row names once, 24 bytes a row.
+    Memory: 32 to 64 bytes a text, each id that a row names once, 24 bytes a row, the answers.
 
     Args:
         folder: where to; made with the first file.
@@ -93,6 +93,7 @@ def write_beir(
         DataError: a problem of policy.py in the source, or between its parts.
     """
     judged: dict[str, Rows] = {}
+    answered: dict[str, dict[str, dict[str, None]]] = {}
     scored, ranked, corpus, queries = Rows(), Rows(), Contents(), Contents()
     samples: dict[str, str] = {}
     with ExitStack() as stack:
@@ -108,20 +109,30 @@ def write_beir(
                 judged.setdefault(item.split or split, Rows()).add(item.query, item.doc, item.grade, where)
             elif isinstance(item, Wording):
                 samples.setdefault(item.query, item.sample)
+            elif isinstance(item, Answered):
+                answers = answered.setdefault(item.split or split, {}).setdefault(item.query, {})
+                answers.update(dict.fromkeys(item.answers))
             else:
                 (scored if isinstance(item, Score) else ranked).add(item.query, item.doc, item.score, where)
         for file in files:
             file.flush()
-    if not len(corpus) or not len(queries) or not (judged or len(scored) or len(ranked)):
+    if not len(corpus) or not len(queries) or not (judged or len(scored) or len(ranked) or answered):
         what = "holds no documents" if not len(corpus) else "holds no queries" if not len(queries) else "holds no rows"
         raise DataError(what, where=source, fix="check the path; texts by id are given by --corpus and --queries")
     if samples:
         write_topics(folder / SAMPLES, samples.items())
     tables = {_file_name(name, source): rows.judgements(reading, queries, corpus) for name, rows in judged.items()}
     scores, ranking = (rows.scores(reading, queries, corpus) if len(rows) else None for rows in (scored, ranked))
+    for name, rows in answered.items():
+        with write_file(folder / "answers" / f"{_file_name(name, source)}.jsonl") as file:
+            lines = Lines(file)
+            for query, answers in rows.items():
+                lines.add({"_id": query, "answers": list(answers)})
+            lines.flush()
     counts = {
         "documents": len(corpus), "queries": len(queries), "judgements": sum(map(len, tables.values())),
         "scores": len(scores or ()), "ranked documents": len(ranking or ()),
+        "questions with answers": sum(map(len, answered.values())),
     }  # fmt: skip
     return counts | write_evidence(folder, Evidence(tables, scores, ranking), held, where=source)
 

@@ -23,6 +23,7 @@ SAMPLES = "samples.tsv"  # queries that are wordings of one question
 SCORES = "scores.tsv"  # a teacher's scores of pairs, beside any layout
 RANKING = "ranking.trec"  # an order of documents for each query
 _NOTES = ("manifest.json", "state.json", "dataset_info.json", "dataset_dict.json", SCORES, SAMPLES)
+_BYTE_DATASET = ("data.pkl", "idxs.pkl")  # samples, and where each begins
 _PURPOSE = {"data", "qrels", "qrel", "pairs", "scores", "triples", "nway"}
 JUDGED_ABOVE, JUDGED_BELOW = 1.0, 0.0  # grades of positives and negatives where a dialect has no others
 
@@ -66,7 +67,15 @@ class Ranked(NamedTuple):
     score: float
 
 
-Item = Query | Document | Judgement | Wording | Score | Ranked
+class Answered(NamedTuple):
+    """What answers a question; `split` is None where the dialect does not say."""
+
+    query: str
+    answers: tuple[str, ...]
+    split: str | None = None
+
+
+Item = Query | Document | Judgement | Wording | Score | Ranked | Answered
 Stream = Iterator[tuple[str, Item]]  # (file:line, item)
 
 
@@ -180,6 +189,8 @@ def data_files(path: Path) -> list[Path]:
         return [path]
     if (path / "dataset_dict.json").is_file():  # splits as the `datasets` library saves them
         return [file for folder in sorted(path.iterdir()) if folder.is_dir() for file in data_files(folder)]
+    if all((path / name).is_file() for name in _BYTE_DATASET):
+        return [path / _BYTE_DATASET[0]]
     files = sorted(file for file in path.iterdir() if file.is_file() and _suffix(file) in _SUFFIXES)
     return [file for file in files if not _COMPANION.fullmatch(_stem(file)) and _ours(file)]
 

@@ -1,4 +1,4 @@
-"""Records with named fields, whatever holds them: JSON lines, a JSON list, CSV, Parquet, Arrow, a saved data set."""
+"""Records with named fields, whatever holds them: JSON lines, a JSON list, CSV, Parquet, Arrow, a ByteDataset."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ...errors import DataError
 from .._json import read_json_list, read_jsonl
 from .._lines import MAX_LINE, decode_block, input_errors, kind_of, read_lines, read_raw_blocks
 from ..policy import Reading, shown
+from ._bytedataset import DATA, read_bytedataset
 from ._items import data_files
 
 _BATCH = 256
@@ -26,6 +27,8 @@ def records(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]
     suffix = kind_of(path)
     if suffix in (".parquet", ".pq", ".arrow"):
         rows = _arrow_rows(path, reading)
+    elif path.name == DATA:
+        rows = read_bytedataset(path, reading)
     elif suffix in (".csv", ".tsv"):
         rows = _csv_rows(path, reading, "\t" if suffix == ".tsv" else ",")
     elif suffix == ".json" and _begins_with_bracket(path, reading):

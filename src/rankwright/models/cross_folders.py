@@ -100,6 +100,7 @@ class CrossFacts:
     head: str = "classification"
     prompt: str | None = None
     answers: tuple[str, str] | None = None
+    query_cut: str | None = None
 
 
 def read_cross(folder: Path) -> CrossFolder:

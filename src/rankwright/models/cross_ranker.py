@@ -24,7 +24,7 @@ from .backbone import (
     load_language_model,
     merged_weights,
 )
-from .building import checked_length, pick_device, pick_dtype
+from .building import checked_length, extended, pick_device, pick_dtype
 from .classifier import Classifier
 from .cross import PROMPT, Cross, prompt_parts
 from .cross_folders import CrossFacts, CrossFolder, read_cross, write_cross
@@ -95,7 +95,11 @@ class CrossRanker(Ranker):
 
     def tokenize(self, texts: Sequence[str], side: Side, *, limit: int | None = None) -> Texts:
         """Ragged token ids without special tokens, cut far behind what a pair can hold, or to `limit` tokens."""
-        cutter = self.tokenizer.cut(limit or _STORED * self.join.length)
+        most = limit or _STORED * self.join.length
+        if side == "query" and self.join.query_left:
+            return self.tokenizer.encode_ends(texts, "", most, special=False)
+        end = "right" if side == "query" and self.join.query_left is False else None
+        cutter = self.tokenizer.cut(most, end)
         return self.tokenizer.encode(cutter, texts, "", special=False)
 
     def represent(self, texts: Texts, side: Side) -> Reps:
@@ -114,6 +118,7 @@ class CrossRanker(Ranker):
     def tokenizer_key(self, side: Side, *, limit: int | None = None) -> str:
         cut = limit or _STORED * self.join.length
         facts = ["pair", side, cut, self.template if side == "doc" else "", self.tokenizer.cut(cut).to_str()]
+        facts += ["left"] * (side == "query" and self.join.query_left is True)
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def fingerprint(self, side: Side) -> str:
@@ -125,6 +130,7 @@ class CrossRanker(Ranker):
         """A `...ForSequenceClassification` checkpoint with one label, its activation the identity."""
         join = self.join
         facts = CrossFacts(self.template, join.length, join.query_length, join.truncate, join.segments)
+        facts = replace(facts, query_cut=None if join.query_left is None else "left" if join.query_left else "right")
         if self.asking is not None:
             facts = replace(facts, head="yes_no", prompt=self.asking.prompt, answers=self.asking.answers)
         whole = self.classifier.whole
@@ -142,11 +148,12 @@ def load_cross(spec: Cross, *, device: str, dtype: str, seed: int) -> CrossRanke
     folder = read_cross(resolve(spec.backbone))
     tokenizer = TextTokenizer(folder.path, lower_case=folder.lower_case)
     config = clean_config(folder.config, folder.path / "config.json")
+    grow = extended(spec, config, folder.path, seed=seed)
     asking = _asking(spec, folder, tokenizer)
     if asking is None:
-        whole, note = load_classifier(folder.path, config, dtype=width, dropout=spec.dropout, seed=seed)
+        whole, note = load_classifier(folder.path, config, dtype=width, dropout=spec.dropout, seed=seed, grow=grow)
     else:
-        whole, note = load_language_model(folder.path, config, dtype=width, dropout=spec.dropout)
+        whole, note = load_language_model(folder.path, config, dtype=width, dropout=spec.dropout, grow=grow)
     classifier = Classifier(whole, answers=asking and asking.ids)
     backbone = classifier.backbone
     path = adopt_packing(backbone) if classifier.split else "padded (the whole model at once)"
@@ -199,7 +206,7 @@ def _joiner(
 ) -> Joiner:
     settings, backbone = folder.settings, classifier.backbone
     said = (folder.max_length or tokenizer.max_length or _LENGTH) if folder.headed else _LENGTH
-    said = settings.get("length") or said
+    said = spec.positions or settings.get("length") or said
     typed = int(getattr(backbone.config, "type_vocab_size", 0) or 0) > 1
     if spec.segments and not typed:
         raise RecipeError("segments: this model has no token types", where=folder.path, fix="leave segments out")
@@ -213,6 +220,7 @@ def _joiner(
     if length < (least := len(before) + len(between) + len(behind) + 2):
         what = f"length is {length}: the prompt alone has {least - 2} tokens"
         raise RecipeError(what, where=folder.path, fix="give a longer length or a shorter prompt")
+    cut = spec.query_cut or settings.get("query_cut")
     return Joiner(
         before,
         between,
@@ -221,5 +229,6 @@ def _joiner(
         query_length=spec.query_length or settings.get("query_length"),
         truncate=spec.truncate or settings.get("truncate") or "longest_first",
         left=tokenizer.direction == "left",
+        query_left=None if cut is None else cut == "left",
         segments=typed and (tokenizer.segments if told is None else bool(told)),
     )

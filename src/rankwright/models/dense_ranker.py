@@ -38,6 +38,7 @@ class SideText:
     length: int
     skip: int  # leading tokens that the pooling leaves out
     cutter: tokenizers.Tokenizer
+    cut: str | None = None  # which end is lost; None: as the tokenizer does it
 
 
 class DenseRanker(Ranker):
@@ -94,7 +95,9 @@ class DenseRanker(Ranker):
 
     def tokenize(self, texts: Sequence[str], side: Side, *, limit: int | None = None) -> Texts:
         text, tokenizer = self.sides[side], self.encoder(side).tokenizer
-        return tokenizer.encode(text.cutter if limit is None else tokenizer.cut(limit), texts, text.prompt)
+        if text.cut == "left":
+            return tokenizer.encode_ends(texts, text.prompt, limit or text.length)
+        return tokenizer.encode(text.cutter if limit is None else tokenizer.cut(limit, text.cut), texts, text.prompt)
 
     def represent(self, texts: Texts, side: Side) -> Reps:
         values = self.encoder(side)(texts.to(self.device), skip=self.sides[side].skip)
@@ -108,7 +111,14 @@ class DenseRanker(Ranker):
     def tokenizer_key(self, side: Side, *, limit: int | None = None) -> str:
         text = self.sides[side]
         template = self.template if side == "doc" else ""
-        facts = [side, text.prompt, limit or text.length, template, text.cutter.to_str()]
+        facts = [
+            side,
+            text.prompt,
+            limit or text.length,
+            template,
+            text.cutter.to_str(),
+            *["left"] * (text.cut == "left"),
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def fingerprint(self, side: Side) -> str:
@@ -122,6 +132,7 @@ class DenseRanker(Ranker):
             template=self.template,
             prompts={side: text.prompt for side, text in self.sides.items()},
             lengths=self.limits,
+            query_cut=self.sides["query"].cut,
         )
         if "both" in self.encoders:
             writing.write_encoder(folder, self.encoder("doc"), facts)
@@ -165,9 +176,12 @@ def _folders(spec: Dense) -> tuple[Path, Path]:
 def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) -> Encoder:
     config = clean_config(folder.config, folder.path / "config.json")
     backbone, note = build_backbone(spec, folder.path, config, dtype=dtype, seed=seed)
+    tokenizer = TextTokenizer(folder.path, lower_case=folder.lower_case)
+    if spec.positions is not None:
+        tokenizer.lengthen(spec.positions)
     encoder = Encoder(
         backbone,
-        TextTokenizer(folder.path, lower_case=folder.lower_case),
+        tokenizer,
         [saved_head(head) for head in folder.heads],
         config=config,
         pooling=spec.pooling or folder.pooling or "mean",  # type: ignore[arg-type]
@@ -188,8 +202,10 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
 def _side(spec: Dense, folder: ModelFolder, encoder: Encoder, side: Side) -> SideText:
     asked, prompt = (spec.query_length, spec.query_prompt) if side == "query" else (spec.doc_length, spec.doc_prompt)
     said = folder.settings.get(f"{side}_length") or folder.max_length or encoder.tokenizer.max_length or _DEFAULT_LENGTH
+    said = spec.positions or said
     length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     if prompt is None:
         prompt = folder.prompts.get(side, "")
     skip = 0 if encoder.include_prompt else encoder.tokenizer.prompt_tokens(prompt)
-    return SideText(prompt, length, skip, encoder.tokenizer.cut(length))
+    cut = spec.query_cut or folder.settings.get("query_cut") if side == "query" else None
+    return SideText(prompt, length, skip, encoder.tokenizer.cut(length, cut), cut)

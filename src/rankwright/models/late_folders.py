@@ -49,6 +49,7 @@ class LateFolder:
     attend: bool | None = None
     skiplist: tuple[str, ...] | None = None
     template: str | None = None
+    query_cut: str | None = None
 
 
 def kind_of(folder: Path) -> Literal["Cross", "Dense", "Late"]:
@@ -111,6 +112,7 @@ def read_late(folder: Path) -> LateFolder:
         similarity=_similarity(modules) if typed else "cosine",
         prompts={side: prompts[side].removeprefix(marker) for side, marker in stated["markers"].items()},
         template=settings.get("template"),
+        query_cut=settings.get("query_cut"),
         **stated,
     )
 

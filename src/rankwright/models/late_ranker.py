@@ -43,6 +43,7 @@ class LateText:
     marker: str
     marker_id: int | None  # inserted behind the leading special token; None: no marker
     cutter: tokenizers.Tokenizer
+    cut: str | None = None  # which end is lost; None: as the tokenizer does it
 
     @property
     def room(self) -> int:
@@ -120,8 +121,11 @@ class LateRanker(Ranker):
             UsageError: `limit` leaves no room for a token of the text.
         """
         text, tokenizer = self.sides[side], self.encoder.tokenizer
-        cutter = text.cutter if limit is None else tokenizer.cut(max(1, limit - text.room))
-        made = tokenizer.encode(cutter, texts, text.prompt)
+        if text.cut == "left":
+            made = tokenizer.encode_ends(texts, text.prompt, max(1, (limit or text.length) - text.room))
+        else:
+            cutter = text.cutter if limit is None else tokenizer.cut(max(1, limit - text.room), text.cut)
+            made = tokenizer.encode(cutter, texts, text.prompt)
         if text.marker_id is not None:
             made = _inserted(made, text.marker_id, tokenizer.leading)
         if side == "query" and self.expansion is not None:
@@ -148,6 +152,7 @@ class LateRanker(Ranker):
         text = self.sides[side]
         own = self.template if side == "doc" else [self.expansion and self.expansion.token]
         facts = [side, text.prompt, limit or text.length, text.marker_id, own, text.cutter.to_str()]
+        facts += ["left"] * (text.cut == "left")
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def fingerprint(self, side: Side) -> str:
@@ -166,6 +171,7 @@ class LateRanker(Ranker):
             expansion=self.expansion is not None,
             attend=self.expansion is not None and self.expansion.attend,
             skiplist=self.skiplist,
+            query_cut=self.sides["query"].cut,
         )
         late_writing.write_late(folder, self.encoder, facts)
 
@@ -213,6 +219,8 @@ def load_late(spec: Late, *, device: str, dtype: str, seed: int) -> LateRanker:
     folder = read_late(resolve(spec.backbone))
     tokenizer = TextTokenizer(folder.path, lower_case=folder.lower_case)
     markers = {side: _marker(spec, folder, tokenizer, side) for side in _LENGTHS}
+    if spec.positions is not None:
+        tokenizer.lengthen(spec.positions)
     config = clean_config(folder.config, folder.path / "config.json")
     ids = [found for _, found in markers.values() if found is not None]
     backbone, note = build_backbone(
@@ -263,10 +271,13 @@ def _marker(spec: Late, folder: LateFolder, tokenizer: TextTokenizer, side: Side
 def _side(spec: Late, folder: LateFolder, encoder: Encoder, side: Side, marker: tuple[str, int | None]) -> LateText:
     asked, prompt = (spec.query_length, spec.query_prompt) if side == "query" else (spec.doc_length, spec.doc_prompt)
     said = folder.lengths.get(side) or _LENGTHS[side]
+    if side == "doc" and spec.positions is not None:
+        said = spec.positions
     length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     prompt = folder.prompts.get(side, "") if prompt is None else prompt
     room = int(marker[1] is not None)
-    return LateText(prompt, length, *marker, encoder.tokenizer.cut(length - room))
+    cut = spec.query_cut or folder.query_cut if side == "query" else None
+    return LateText(prompt, length, *marker, encoder.tokenizer.cut(length - room, cut), cut)
 
 
 def _expansion(spec: Late, folder: LateFolder, tokenizer: TextTokenizer) -> Expansion | None:

@@ -60,6 +60,7 @@ class LateFacts:
     expansion: bool
     attend: bool
     skiplist: tuple[str, ...]
+    query_cut: str | None = None  # None: as the tokenizer does it
 
 
 def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
@@ -90,7 +91,8 @@ def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
         "skiplist_words": list(facts.skiplist),
     }
     storage.write_json(folder / GENERAL, general)
-    storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Late", "template": facts.template})
+    own = {"query_cut": facts.query_cut} if facts.query_cut else {}
+    storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Late", "template": facts.template, **own})
     storage.write_text(folder / "README.md", _card(encoder, facts, kind))
 
 

@@ -55,6 +55,7 @@ class Facts:
     template: str
     prompts: dict[Side, str]
     lengths: dict[Side, int]
+    query_cut: str | None = None  # None: as the tokenizer does it
 
 
 def write_pair(folder: Path, encoders: Mapping[Side, Encoder], facts: Facts) -> None:
@@ -90,7 +91,8 @@ def write_encoder(folder: Path, encoder: Encoder, facts: Facts) -> None:
         "similarity_fn_name": "cosine" if facts.cosine else "dot",
     }
     storage.write_json(folder / "config_sentence_transformers.json", general)
-    own = {f"{side}_length": length for side, length in facts.lengths.items()}
+    own: dict[str, object] = {f"{side}_length": length for side, length in facts.lengths.items()}
+    own |= {"query_cut": facts.query_cut} if facts.query_cut else {}
     storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Dense", "template": facts.template, **own})
     storage.write_text(folder / "README.md", _card(encoder, facts, kind))
 

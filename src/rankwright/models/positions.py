@@ -28,7 +28,7 @@ def extend(config: dict[str, Any], positions: int, how: Extension | None, *, see
 
     Args:
         how: of a table: ``random``: the old vectors, then draws from N(0, initializer_range), as
-            LongSeqEfficientTrainer has it; ``tiled``: the old vectors over and over (Longformer, arXiv:2004.05150), the default;
+            LongSeqEfficientTrainer has it; ``tiled``, the default: the old vectors over and over (arXiv:2004.05150);
             ``interpolated``: the old vectors stretched. Of rotary frequencies: ``linear`` (arXiv:2306.15595), ``ntk``:
             a larger base, ``yarn`` (arXiv:2309.00071), the default. Sliding windows see no further and stay.
 

@@ -151,8 +151,7 @@ class Pipeline:
 
     def _used(self, at: int, spec: Any, ranker: Ranker) -> Ranker:
         """The ranker of `spec`, otherwise than it was trained where the evaluation says so."""
-        use = self.plan.evaluate[at].use
-        return self._load(used(spec, use)) if use else ranker
+        return self._load(used(spec, use)) if (use := self.plan.evaluate[at].use) else ranker
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self._datasets:
@@ -244,15 +243,14 @@ class Pipeline:
 
     def _ranked(self, at: int, ranker: Ranker, system: str) -> Run:
         """What a ranker makes of a collection: from the whole corpus, or of a first stage's documents."""
-        evaluation = self.plan.evaluate[at]
-        how = evaluation.rerank
+        evaluation, how = self.plan.evaluate[at], self.plan.evaluate[at].rerank
         if how is None:
             return self._dense(at, ranker, system)
         dataset, first = self._dataset(evaluation.dataset), self._first(at, how)
         deepest = len(first) if how.first == "pool" else how.depth
 
         def search(*, depth: int) -> Run:
-            folder = self.folder / "scores" / f"{'-'.join(self._labels[at])}-{system}"
+            folder = self.folder / "scores" / f"{self._place(at).name}-{system}"
             return assemble.rerank_run(
                 ranker, dataset, first, depth=deepest, tail=how.tail, device=self.device, precision=self.precision,
                 folder=folder,

@@ -24,7 +24,7 @@ from .encoder import Projection
 from .folders import Head
 from .hidden import adopt_packing
 from .lean import mark_activations
-from .long import Extension
+from .long import WHOLE, Chunks, Extension
 from .positions import Grow, extend
 
 if TYPE_CHECKING:
@@ -129,3 +129,18 @@ def checked_length(asked: int | None, said: int, backbone: PreTrainedModel, *, n
         fix = f"give {name} {most} or less"
         raise RecipeError(f"{name} is {asked}, this model has positions for {most} tokens", where=where, fix=fix)
     return asked or min(said, most)
+
+
+def whole_length(asked: int | None, chunks: Chunks, backbone: PreTrainedModel, *, where: Path) -> int:
+    """Tokens of a document that is read in chunks; only a chunk must fit the model's positions.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    checked_length(chunks.length, chunks.length, backbone, name="chunks.length", where=where)
+    return asked or WHOLE
+
+
+def saved_chunks(settings: dict[str, Any]) -> Chunks | None:
+    """The chunks that a folder of ours states."""
+    return Chunks(**settings["chunks"]) if isinstance(settings.get("chunks"), dict) else None

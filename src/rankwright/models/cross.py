@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from ..errors import RecipeError
 from .checks import check_choice, check_probability
 from .dense import Lora, check_template
-from .long import Cut, Extension, check_long
+from .long import Chunks, Cut, Extension, check_long
 from .specification import continued
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ class Cross:
             and ``no``; a tokenizer whose words begin with their space wants ``" yes"``.
         segments: tell the model which of the two texts a token belongs to (token types). Default: as the tokenizer
             does it.
+        chunks: read documents in chunks, e.g. ``{length: 256, overlap: 64}``; `length` is then the whole pair's
+            (8192 where it is not given). See docs/methods/long.md.
         dropout: hidden dropout in training, the head's too; None: the checkpoint's own.
         lora: train low-rank adapters in place of the encoder's weights; the head is trained whole.
         freeze: parts of the encoder that are not trained: ``embeddings``, ``embeddings.position_embeddings``,
@@ -66,6 +68,7 @@ class Cross:
     positions: int | None = None
     extension: Extension | None = None
     query_cut: Cut | None = None
+    chunks: Chunks | None = None
     dropout: float | None = None
     lora: Lora | None = None
     freeze: tuple[str, ...] = ()

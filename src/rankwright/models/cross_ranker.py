@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from .backbone import (
     load_language_model,
     merged_weights,
 )
-from .building import checked_length, extended, pick_device, pick_dtype
+from .building import checked_length, extended, pick_device, pick_dtype, saved_chunks, whole_length
 from .classifier import Classifier
 from .cross import PROMPT, Cross, prompt_parts
 from .cross_folders import CrossFacts, CrossFolder, read_cross, write_cross
@@ -35,9 +35,11 @@ from .hidden import adopt_packing
 from .hub import resolve
 from .joining import Joiner
 from .lean import mark_activations
+from .long import Chunks
 from .ranker import Ranker
 from .template import fill_in
 from .tokenizer import TextTokenizer
+from .windows import score_chunks, windows
 
 _LENGTH = 256
 _STORED = 4  # lengths of a pair that are kept of each text: what is cut of a pair depends on how long both texts are
@@ -57,11 +59,11 @@ class CrossRanker(Ranker):
 
     def __init__(
         self, classifier: Classifier, tokenizer: TextTokenizer, join: Joiner, *, config: dict[str, Any],
-        template: str, note: str, asking: Asking | None = None,
+        template: str, note: str, asking: Asking | None = None, chunks: Chunks | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.classifier, self.tokenizer, self.join, self.template = classifier, tokenizer, join, template
-        self.config, self._note, self.asking = config, note, asking
+        self.config, self._note, self.asking, self.chunks = config, note, asking, chunks
         self._parts = check_template(template)
 
     @property
@@ -106,9 +108,18 @@ class CrossRanker(Ranker):
         """The scores of pairs, [rows, 1, 1]; queries alone are zeros."""
         if side == "query":
             values = next(self.parameters()).new_zeros(len(texts))
-        else:
+        elif self.chunks is None or len(texts) == 0:
             values = self.classifier(texts.to(self.device))
+        else:
+            values = self._chunked(texts.to(self.device), self.chunks)
         return Reps(values[:, None, None], torch.ones(len(texts), 1, dtype=torch.bool, device=values.device))
+
+    def _chunked(self, texts: Texts, chunks: Chunks) -> Float[Tensor, " rows"]:
+        """The score of each pair from those of the query with each chunk of the document."""
+        assert texts.second is not None
+        parts, counts = windows(texts, chunks, prefix=texts.second, suffix=len(self.join.behind))
+        parts = parts if self.join.segments else replace(parts, second=None)
+        return score_chunks(self.classifier(parts), counts, chunks)
 
     def compare(self, queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None) -> Float[Tensor, "q m"]:
         """The pairs' scores for every query: what counts are each query's own, which `pairs` picks."""
@@ -124,6 +135,7 @@ class CrossRanker(Ranker):
     def fingerprint(self, side: Side) -> str:
         state = merged_weights(self.classifier.whole)
         facts = [content_of(state), self.config, self.tokenizer_key(side), repr(self.join), repr(self.asking)]
+        facts += [] if self.chunks is None else [repr(self.chunks)]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -131,6 +143,7 @@ class CrossRanker(Ranker):
         join = self.join
         facts = CrossFacts(self.template, join.length, join.query_length, join.truncate, join.segments)
         facts = replace(facts, query_cut=None if join.query_left is None else "left" if join.query_left else "right")
+        facts = replace(facts, chunks=None if self.chunks is None else asdict(self.chunks))
         if self.asking is not None:
             facts = replace(facts, head="yes_no", prompt=self.asking.prompt, answers=self.asking.answers)
         whole = self.classifier.whole
@@ -168,14 +181,16 @@ def load_cross(spec: Cross, *, device: str, dtype: str, seed: int) -> CrossRanke
     use_keyed_dropout(whole)
     if spec.gradient_checkpointing:
         checkpoint_gradients(backbone, folder.path)
+    chunks = spec.chunks or saved_chunks(folder.settings)
     ranker = CrossRanker(
         classifier,
         tokenizer,
-        _joiner(spec, folder, tokenizer, classifier, asking),
+        _joiner(spec, folder, tokenizer, classifier, asking, chunks),
         config=config,
         template=spec.template or folder.settings.get("template") or DEFAULT_TEMPLATE,
         note=f"{path}, {note}",
         asking=asking,
+        chunks=chunks,
     )
     return ranker.to(where).eval()
 
@@ -202,8 +217,9 @@ def _asking(spec: Cross, folder: CrossFolder, tokenizer: TextTokenizer) -> Askin
 
 
 def _joiner(
-    spec: Cross, folder: CrossFolder, tokenizer: TextTokenizer, classifier: Classifier, asking: Asking | None
-) -> Joiner:
+    spec: Cross, folder: CrossFolder, tokenizer: TextTokenizer, classifier: Classifier, asking: Asking | None,
+    chunks: Chunks | None,
+) -> Joiner:  # fmt: skip
     settings, backbone = folder.settings, classifier.backbone
     said = (folder.max_length or tokenizer.max_length or _LENGTH) if folder.headed else _LENGTH
     said = spec.positions or settings.get("length") or said
@@ -216,7 +232,12 @@ def _joiner(
         parts = (tuple(tokenizer.plain(part)) for part in prompt_parts(asking.prompt))
         first, between, behind = parts
         before += first
-    length = checked_length(spec.length, said, backbone, name="length", where=folder.path)
+    query_length = spec.query_length or settings.get("query_length")
+    if chunks is None:
+        length = checked_length(spec.length, said, backbone, name="length", where=folder.path)
+    else:  # half of a chunk is the document's
+        length = whole_length(spec.length or settings.get("length"), chunks, backbone, where=folder.path)
+        query_length = min(query_length or chunks.length, chunks.length // 2 - len(before) - len(between))
     if length < (least := len(before) + len(between) + len(behind) + 2):
         what = f"length is {length}: the prompt alone has {least - 2} tokens"
         raise RecipeError(what, where=folder.path, fix="give a longer length or a shorter prompt")
@@ -226,9 +247,10 @@ def _joiner(
         between,
         behind,
         length=length,
-        query_length=spec.query_length or settings.get("query_length"),
+        query_length=query_length,
         truncate=spec.truncate or settings.get("truncate") or "longest_first",
         left=tokenizer.direction == "left",
         query_left=None if cut is None else cut == "left",
         segments=typed and (tokenizer.segments if told is None else bool(told)),
+        marked=chunks is not None,
     )

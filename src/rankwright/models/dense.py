@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
 from .checks import check_choice, check_probability
-from .long import Cut, Extension, check_long
+from .long import Chunks, Cut, Extension, check_long
 from .specification import continued
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Dense:
         doc_backbone: a separate encoder for documents; None: one encoder serves both sides.
         projection: width of a new linear layer on top of the pooled vector.
         dims: keep the first so many dimensions (Matryoshka, arXiv:2205.13147).
+        chunks: read documents in chunks, e.g. ``{length: 256, overlap: 64}``; `doc_length` is then the whole document's
+            (8192 where it is not given). See docs/methods/long.md.
         dropout: hidden dropout in training; None: the checkpoint's own.
         lora: train low-rank adapters in place of the weights.
         freeze: parts that are not trained: ``embeddings``, ``layers.0-2``, or the start of parameter names.
@@ -86,6 +88,7 @@ class Dense:
     positions: int | None = None
     extension: Extension | None = None
     query_cut: Cut | None = None
+    chunks: Chunks | None = None
     dropout: float | None = None
     lora: Lora | None = None
     freeze: tuple[str, ...] = ()

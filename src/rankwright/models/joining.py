@@ -21,6 +21,7 @@ class Joiner:
         left: a text loses its first tokens, not its last.
         query_left: the same of queries; None: as `left`.
         segments: say where the document's segment begins (`Texts.second`).
+        marked: say it for whoever cuts the pairs into chunks, whether the model has segments or not.
     """
 
     before: tuple[int, ...]
@@ -32,6 +33,7 @@ class Joiner:
     left: bool = False
     query_left: bool | None = None
     segments: bool = False
+    marked: bool = False
 
     @property
     def special(self) -> int:
@@ -61,7 +63,7 @@ class Joiner:
         ):
             first = texts.offsets[:-1] + (texts.lengths - kept if left else 0)
             values[_spans(starts, kept)] = texts.values[_spans(first, kept)].to(torch.int64)
-        return Texts(values, offsets, second=second if self.segments else None)
+        return Texts(values, offsets, second=second if self.segments or self.marked else None)
 
     def _kept(
         self, n: Int[Tensor, " rows"], m: Int[Tensor, " rows"]

@@ -25,6 +25,7 @@ from .folders import (
     read_prompts,
     read_settings,
 )
+from .long import Chunks
 
 PUNCTUATION = tuple(string.punctuation)
 GENERAL = "config_sentence_transformers.json"
@@ -50,6 +51,7 @@ class LateFolder:
     skiplist: tuple[str, ...] | None = None
     template: str | None = None
     query_cut: str | None = None
+    chunks: Chunks | None = None
 
 
 def kind_of(folder: Path) -> Literal["Cross", "Dense", "Late"]:
@@ -113,6 +115,7 @@ def read_late(folder: Path) -> LateFolder:
         prompts={side: prompts[side].removeprefix(marker) for side, marker in stated["markers"].items()},
         template=settings.get("template"),
         query_cut=settings.get("query_cut"),
+        chunks=Chunks(**settings["chunks"]) if settings.get("chunks") else None,
         **stated,
     )
 

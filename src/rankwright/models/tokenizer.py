@@ -84,6 +84,11 @@ class TextTokenizer:
         """How many special tokens stand before a text: one or none."""
         return int(self._base.encode("a").ids[0] in self._special)
 
+    @property
+    def trailing(self) -> int:
+        """How many special tokens stand behind a text: one or none."""
+        return int(self._base.encode("a").ids[-1] in self._special)
+
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens the prompt takes in front of a text, leading special tokens included."""
         if not prompt:

@@ -38,7 +38,7 @@ UPPER = {"training", "search", "llm"}
 ROOMS = BASE | RECIPE | LOWER | UPPER
 TOP = (  # from below; modules on one level may know each other, but not at import time in a circle
     {"console", "ledger", "outputs", "plan", "translation"},
-    {"assemble", "first_stages", "loading", "mining", "naming", "outcome", "pipeline", "teaching"},
+    {"assemble", "first_stages", "loading", "mining", "naming", "outcome", "pipeline", "teaching", "usage"},
     {"doctor", "reporting", "comparing"},
     {"api"},
     {"verbs"},

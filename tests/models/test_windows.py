@@ -197,3 +197,17 @@ def test_chunks_out_of_range_are_refused(given):
 def test_a_chunk_must_fit_the_positions(tiny_model):
     with pytest.raises(RecipeError, match="positions for 96 tokens"):
         Dense(str(tiny_model), chunks=Chunks(128)).load()
+
+
+@pytest.mark.parametrize("kind", [Dense, Late])
+def test_another_reader_has_the_vectors_of_a_chunk(kind, tiny_model, tmp_path):
+    """Also from a folder of ours whose documents were short: they are whole documents then."""
+    pytest.importorskip("sentence_transformers")
+    from rankwright.models import export, verify_export
+
+    first = export(kind(str(tiny_model), doc_length=20).load(), tmp_path / "short")
+    ranker = kind(str(first), chunks=Chunks(24, 6)).load()
+    assert ranker.limits["doc"] == 8192
+    folder = export(ranker, tmp_path / "model")
+    assert load(folder).limits == ranker.limits
+    assert {check.verdict for check in verify_export(folder, TEXTS)} <= {"equal", "not installed"}

@@ -236,8 +236,12 @@ def _joiner(
     if chunks is None:
         length = checked_length(spec.length, said, backbone, name="length", where=folder.path)
     else:  # half of a chunk is the document's
-        length = whole_length(spec.length or settings.get("length"), chunks, backbone, where=folder.path)
+        stated = settings.get("length") if saved_chunks(settings) else None
+        length = whole_length(spec.length or stated, chunks, backbone, where=folder.path)
         query_length = min(query_length or chunks.length, chunks.length // 2 - len(before) - len(between))
+        if query_length < 1:
+            what = f"chunks.length is {chunks.length}: half of a chunk has no room for a query and the prompt"
+            raise RecipeError(what, where=folder.path, fix="give longer chunks, or a shorter prompt")
     if length < (least := len(before) + len(between) + len(behind) + 2):
         what = f"length is {length}: the prompt alone has {least - 2} tokens"
         raise RecipeError(what, where=folder.path, fix="give a longer length or a shorter prompt")

@@ -243,7 +243,8 @@ def _side(spec: Dense, folder: ModelFolder, encoder: Encoder, side: Side, chunks
     said = folder.settings.get(f"{side}_length") or folder.max_length or encoder.tokenizer.max_length or _DEFAULT_LENGTH
     said = spec.positions or said
     if chunks is not None and side == "doc":
-        length = whole_length(asked or folder.settings.get("doc_length"), chunks, encoder.backbone, where=folder.path)
+        stated = folder.settings.get("doc_length") if saved_chunks(folder.settings) else None
+        length = whole_length(asked or stated, chunks, encoder.backbone, where=folder.path)
     else:
         length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     if prompt is None:

@@ -52,6 +52,7 @@ class LateFolder:
     template: str | None = None
     query_cut: str | None = None
     chunks: Chunks | None = None
+    whole: int | None = None  # tokens of a document that is read in chunks
 
 
 def kind_of(folder: Path) -> Literal["Cross", "Dense", "Late"]:
@@ -116,6 +117,7 @@ def read_late(folder: Path) -> LateFolder:
         template=settings.get("template"),
         query_cut=settings.get("query_cut"),
         chunks=Chunks(**settings["chunks"]) if settings.get("chunks") else None,
+        whole=settings.get("doc_length"),
         **stated,
     )
 

@@ -296,8 +296,7 @@ def _side(
     if side == "doc" and spec.positions is not None:
         said = spec.positions
     if chunks is not None and side == "doc":
-        said = folder.lengths.get(side) if folder.chunks else None
-        length = whole_length(asked or said, chunks, encoder.backbone, where=folder.path)
+        length = whole_length(asked or folder.whole, chunks, encoder.backbone, where=folder.path)
     else:
         length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     prompt = folder.prompts.get(side, "") if prompt is None else prompt

@@ -88,14 +88,14 @@ def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
         "query_prefix": facts.markers["query"],
         "document_prefix": facts.markers["doc"],
         "query_length": facts.lengths["query"],
-        "document_length": facts.lengths["doc"],
+        "document_length": at_once,
         "do_query_expansion": facts.expansion,
         "attend_to_expansion_tokens": facts.attend,
         "skiplist_words": list(facts.skiplist),
     }
     storage.write_json(folder / GENERAL, general)
     own: dict[str, object] = {"query_cut": facts.query_cut} if facts.query_cut else {}
-    own |= {"chunks": asdict(facts.chunks)} if facts.chunks else {}
+    own |= {"chunks": asdict(facts.chunks), "doc_length": facts.lengths["doc"]} if facts.chunks else {}
     storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Late", "template": facts.template, **own})
     storage.write_text(folder / "README.md", _card(encoder, facts, kind))
 

@@ -57,8 +57,8 @@ def _rows(records: list[dict[str, Any]]) -> list[list[str]]:
     for theirs, ours in zip(records[::2], records[1::2]):
         shown = [r.get("ended") or f"{r['rate']:,.0f}/s, {r['megabytes']:,.0f} MB" for r in (theirs, ours)]
         both = "rate" in theirs and "rate" in ours
-        ratios = [f"{ours['rate'] / theirs['rate']:.2f}x", f"{ours['megabytes'] / theirs['megabytes']:.2f}x"]
-        rows.append([str(theirs["length"]), str(theirs["size"]), *shown, *(ratios if both else ["", ""])])
+        ratios = [f"{ours[of] / theirs[of]:.2f}x" if both else "" for of in ("rate", "megabytes")]
+        rows.append([str(theirs["length"]), str(theirs["size"]), *shown, *ratios])
     return rows
 
 

@@ -56,9 +56,10 @@ def _turns(given: Namespace, dialect: str) -> Turns | None:
     if given.turns is None and given.roles is None and given.turn is None:
         return None
     usual = Histories().turns if dialect == Histories.name else ChatRAG().turns
-    pairs = [word.partition("=") for word in given.roles or ()]
+    words: list[str] = given.roles or []
+    pairs = [word.partition("=") for word in words]
     if any(not (role and sign and name) for role, sign, name in pairs):
-        raise UsageError(f"--roles {' '.join(given.roles)}", fix="write ROLE=NAME, e.g. --roles assistant=Agent")
+        raise UsageError(f"--roles {' '.join(words)}", fix="write ROLE=NAME, e.g. --roles assistant=Agent")
     roles = {**usual.roles, **{role: name for role, _, name in pairs}}
     last = usual.last if given.turns is None else given.turns or None
     return Turns(last, roles, given.turn or usual.template)

@@ -163,9 +163,9 @@ def _place(record: Record, chunks: dict[str, list[Any]]) -> tuple[str, int] | No
     index = gold.get("index") if isinstance(gold, dict) else gold
     if isinstance(index, str) and index.strip().isdecimal():
         index = int(index)
-    there = len(chunks.get(document, ()))
-    inside = isinstance(index, int) and not isinstance(index, bool) and 0 <= index < there
-    return (document, int(index)) if inside else None
+    if not isinstance(index, int) or isinstance(index, bool):
+        return None
+    return (document, index) if 0 <= index < len(chunks.get(document, ())) else None
 
 
 def _turn(record: Record, turn: Any) -> tuple[str, str] | None:

@@ -2,7 +2,8 @@
 
 A topic (the title of MedQuAD's answers) with three questions or more is one document: its answers, cut into pieces of
 100 words. A conversation about it asks three of its questions in a drawn order. Each answer is said by its first 30
-words, and from the second question on the topic's name is replaced by "it": only the turns before tell what is meant.
+words, and from the second question on the topic's name is replaced by "it": among all documents only the turns before
+tell what is meant (in the pool of one document the last question is enough).
 The gold chunk is the first piece of the last question's answer. Whole topics are drawn for training or test.
 
     python -m benchmarks.methods.conversations MEDQUAD FOLDER

@@ -24,11 +24,11 @@ CHUNKS = "chunks: {{length: 256, overlap: 64, score: {score}}}"
 WAYS = {"published": "random", "random": "random", "tiled": "tiled", "interpolated": "interpolated"}
 UNTOUCHED = ("cut-256", "cut-512", "chunks-max", "chunks-top", "chunks-mean")
 TRAINED = ("trained-512", "trained-chunks", *(f"extended-{way}" for way in WAYS))
-TURNS = ("turns-1", "turns-5", "turns-5-trained")
+TURNS = ("turns-1", "turns-5", "turns-5-trained", "corpus-1", "corpus-5", "corpus-5-trained")  # pools; all chunks
 PAIRS = [("cut-256", "cut-512"), ("cut-512", "chunks-max"), ("chunks-max", "chunks-top"), ("chunks-max", "chunks-mean")]
 PAIRS += [("cut-512", "trained-512"), ("trained-512", "trained-chunks")]
 PAIRS += [("trained-512", f"extended-{way}") for way in WAYS] + [("trained-chunks", "extended-tiled")]
-PAIRS += [("turns-1", "turns-5"), ("turns-5", "turns-5-trained")]
+PAIRS += [pair for of in ("turns", "corpus") for pair in ((f"{of}-1", f"{of}-5"), (f"{of}-5", f"{of}-5-trained"))]
 
 
 @dataclass(frozen=True)
@@ -70,15 +70,16 @@ def cell(name: str, condition: str, collection: Collection, work: Path, seed: in
 
 
 def turns(condition: str, work: Path, seed: int) -> list[str]:
-    """A cell of the conversations: the last question alone or the last five turns, in each query's own pool."""
-    data = work / "data" / ("chats-1" if condition == "turns-1" else "chats-5")
+    """A cell of the conversations: the last question alone or the last five turns, in pools or among all chunks."""
+    data = work / "data" / f"chats-{condition.split('-')[1]}"
     given = ["model.Dense={backbone: sentence-transformers/all-MiniLM-L6-v2, query_cut: left}", f"seed={seed}"]
     if condition.endswith("trained"):
         given += _stage(Collection(str(data), str(data), 0, 16, 24, 0))
     else:
         given.append("stages=[]")
     evaluation = f"dataset: {str(data)!r}, split: test, measures: [nDCG@10, R@100], depth: 100, baselines: []"
-    return _run(given, f"{evaluation}, rerank: {{first: pool}}", work / "chats" / f"{condition}-{seed}")
+    pool = ", rerank: {first: pool}" if condition.startswith("turns") else ""
+    return _run(given, evaluation + pool, work / "chats" / f"{condition}-{seed}")
 
 
 def _stage(collection: Collection) -> list[str]:

@@ -50,6 +50,7 @@ TOP = (  # from below; modules on one level may know each other, but not at impo
         "pipeline",
         "stages",
         "teaching",
+        "usage",
     },
     {"doctor", "reporting", "comparing"},
     {"api"},

@@ -13,6 +13,7 @@ import pytest
 from rankwright import recipe, storage
 from rankwright.data import Reading, read_run
 from rankwright.errors import ArtefactError, RankwrightError
+from rankwright.evaluation import evaluate
 from rankwright.ledger import known_steps
 from rankwright.pipeline import Outcome, Pipeline
 from rankwright.plan import Recipe
@@ -194,3 +195,110 @@ def test_validation_drops_self_hits_and_looks_as_deep_as_its_measure(tmp_path, t
     spec = Validation(str(other), split="test", measure="R@500")
     assemble.make_validator(ranker, dataset, spec, None, device="cpu", precision="float32").measure()
     assert searched == [500]
+
+
+# --- pools of a document's own chunks ---------------------------------------------------------------------------------
+
+
+def conversations(tmp_path: Path) -> Path:
+    """Two documents of chunks, and conversations about them, as `convert` makes a data set of them."""
+    from rankwright.data.dialects import convert
+
+    folder = tmp_path / "chats"
+    folder.mkdir()
+    chunks = {"sea": ["the moon raises the tides", "bread and tea", "rain"], "home": ["bicycle brakes", "the tides"]}
+    said = [("sea", 0, "what raises the tides?"), ("home", 1, "what about tides?"), ("sea", 2, "does it rain?")]
+    rows = [
+        {"messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes?"},
+                      {"role": "user", "content": text}], "document": doc, "ground_truth_ctx": {"index": index}}
+        for doc, index, text in said
+    ]  # fmt: skip
+    (folder / "documents.json").write_text(json.dumps(chunks))
+    (folder / "test.json").write_text(json.dumps(rows))
+    convert(folder, tmp_path / "pooled")
+    return tmp_path / "pooled"
+
+
+def test_a_pool_ranks_the_chunks_of_a_querys_own_document_alone(tmp_path: Path, tiny_model: Path):
+    """Scores are those of transformers' unnormalised first token in NumPy; measures those of pytrec_eval."""
+    import numpy as np
+    import pytrec_eval
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    data, cut = conversations(tmp_path), 12
+    measures = ["Success@1", "Success@5", "RR@20", "nDCG@20"]
+    common = {"dataset": str(data), "measures": measures, "rerank": {"first": "pool"}, "baselines": ["start"]}
+    published = {"name": "as-published", "similarity": "dot", "query_length": cut, "doc_length": cut}
+    corpus = {"dataset": str(data), "baselines": ["start"]}
+    plan = recipe.build(
+        Recipe,
+        {
+            "model": {"Dense": {"backbone": str(tiny_model), "pooling": "cls", "similarity": "cosine"}},
+            "evaluate": [common, common | {"use": published}, corpus],
+        },
+    )
+    outcome = Pipeline(plan, folder=tmp_path / "run", cache=tmp_path / "cache").run()
+    trained, as_published, whole = (found.runs["before training"].to_dict() for found in outcome.evaluated)
+    assert [found.labels[1] for found in outcome.evaluated] == ["test", "test-as-published", "test-2"]
+    pool = read_run(data / "ranking.trec").to_dict()
+    for run in (trained, as_published):
+        assert {q: set(docs) for q, docs in run.items()} == {q: set(docs) for q, docs in pool.items()}
+    assert all(len(docs) == 5 for docs in whole.values())
+
+    model, tokenizer = AutoModel.from_pretrained(tiny_model).double().eval(), AutoTokenizer.from_pretrained(tiny_model)
+
+    def first(text: str) -> np.ndarray:
+        with torch.no_grad():
+            ids = tokenizer(text, truncation=True, max_length=cut, return_tensors="pt")
+            return model(**ids).last_hidden_state[0, 0].numpy()
+
+    dataset = outcome.evaluated[1].dataset
+    for query, docs in as_published.items():
+        vector = first(dataset.queries[dataset.queries.row(query)].text)
+        for doc, score in docs.items():
+            assert abs(score - vector @ first(dataset.corpus[dataset.corpus.row(doc)].text)) < 1e-3
+    assert as_published != trained
+    scores = evaluate(outcome.evaluated[1].runs["before training"], outcome.evaluated[1].evidence.qrels, measures)
+    graded = {
+        q: {d: int(g) for d, g in docs.items()} for q, docs in outcome.evaluated[1].evidence.qrels.to_dict().items()
+    }
+    oracle = pytrec_eval.RelevanceEvaluator(graded, {"success.1", "success.5", "recip_rank", "ndcg_cut.20"})
+    theirs = oracle.evaluate(as_published)
+    names = dict(zip(measures, ("success_1", "success_5", "recip_rank", "ndcg_cut_20")))
+    for name, other_name in names.items():
+        assert abs(scores.mean()[name] - np.mean([found[other_name] for found in theirs.values()])) < 1e-12
+
+
+def test_what_a_use_changes_is_said(tmp_path: Path, tiny_model: Path):
+    from rankwright.models import Dense, Late, load
+    from rankwright.plan import Use
+    from rankwright.usage import differences, used
+
+    stage = {
+        "data": [{"Judged": {"dataset": "x"}}], "group": {"Random": {"size": 2}}, "doc_length": 40,
+        "objective": [{"loss": {"InfoNCE": {}}, "against": "batch"}],
+    }  # fmt: skip
+    evaluation = {"dataset": "x", "use": {"name": "short", "similarity": "dot", "query_length": 8}}
+    plan = recipe.build(
+        Recipe,
+        {"model": {"Dense": {"backbone": str(tiny_model)}}, "stages": [stage], "evaluate": [evaluation]},
+    )  # fmt: skip
+    (said,) = differences(plan, load(tiny_model))
+    for part in (
+        "query_length 8, trained with 64",
+        "doc_length 64, trained with 40",
+        "similarity dot, trained with cos",
+    ):
+        assert part in said
+    assert used(Dense("m"), Use("a", query_cut="left")) == Dense("m", query_cut="left")
+    assert used(Late("m"), None) == Late("m")
+    from rankwright.models import Cross
+
+    with pytest.raises(RankwrightError, match="Cross has no similarity"):
+        used(Cross("m"), Use("a", similarity="dot"))
+
+
+def test_a_data_set_without_pools_says_so(tmp_path: Path, tiny_model: Path, tiny_data: Path):
+    with pytest.raises(RankwrightError, match="no pool"):
+        carried_out(tmp_path, "a", tiny_model, [{"dataset": str(tiny_data), "rerank": {"first": "pool"}}])

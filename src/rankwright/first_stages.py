@@ -1,14 +1,52 @@
-"""Runs that a recipe reads again: its own, and a first stage from elsewhere, cut to what a test collection asks."""
+"""Runs that a recipe reads again: its own, a first stage from elsewhere, a data set's pools, and what validates."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .data import Reading, read_run
+from . import assemble
+from .data import Dataset, Reading, read_run
 from .errors import DataError
-from .search import without_self
+from .plan import Evaluation, Reranking, Validation
+from .search import LexicalIndex, without_self
+from .training import distributed
 from .types import Run
+
+_POOLS = "ranking.trec"
+
+
+def first_of(how: Reranking, evaluation: Evaluation, dataset: Dataset, queries: Sequence[str], reading: Reading) -> Run:
+    """The documents of each query that are re-ranked, where they are read from a file.
+
+    Raises:
+        DataError: as `given_run`, and a data set without pools.
+    """
+    if how.first != "pool":
+        return given_run(how.first, queries, reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
+    path = dataset.folder / _POOLS
+    if not path.is_file():
+        fix = "convert the conversations again, or name a run: rerank: {first: run.trec}"
+        raise DataError(f"the data set has no {_POOLS}: no pool for each query", where=dataset.folder, fix=fix)
+    whole = 2**31 - 1
+    return given_run(str(path), queries, reading, depth=whole, drop_self=evaluation.drop_self)
+
+
+def validation_inputs(spec: Validation, dataset: Dataset, candidates: Run | None) -> list[object]:
+    """What a validation depends on: texts, judgements, candidates that were given."""
+    texts = [dataset.corpus.fingerprint, dataset.queries.fingerprint]
+    return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
+
+
+def validation_run(
+    spec: Validation, dataset: Dataset, reading: Reading, index: Callable[[], LexicalIndex]
+) -> Run | None:
+    """The documents that are ranked in validation; None: the whole corpus is searched."""
+    if spec.candidates != "bm25":
+        return read_run(Path(spec.candidates), reading) if spec.candidates else None
+    with distributed.first_alone():
+        made = index()
+    return assemble.bm25_run(dataset, made, dataset.qrels(spec.split).queries, depth=spec.depth)
 
 
 def given_run(name: str, queries: Sequence[str], reading: Reading, *, depth: int, drop_self: bool) -> Run:

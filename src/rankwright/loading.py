@@ -74,7 +74,7 @@ def _placed(held: Any) -> Any:
 
 
 def _absolute(held: str) -> str:
-    if held in ("", "model", "bm25"):  # the two words of Mining.by and other first stages
+    if held in ("", "model", "bm25", "pool"):  # the words of Mining.by and other first stages
         return held
     path = Path(held).expanduser()
     return str(path.absolute()) if path.exists() else held

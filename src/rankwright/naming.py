@@ -32,6 +32,7 @@ def collection_labels(plan: Recipe) -> list[tuple[str, str]]:
     """(data set, split) of every test collection as people read them; joined they name its folder, each used once."""
     names = dataset_names(plan)
     splits = [short_name(e.qrels).split(".")[0] if e.qrels else e.split for e in plan.evaluate]
+    splits = [f"{split}-{e.use.name}" if e.use else split for e, split in zip(plan.evaluate, splits)]
     joined = _distinct([f"{names[e.dataset]}-{split}" for e, split in zip(plan.evaluate, splits)])
     return [(names[e.dataset], name[len(names[e.dataset]) + 1 :]) for e, name in zip(plan.evaluate, joined)]
 

@@ -15,7 +15,7 @@ from . import stages as stage_work
 from .data import Dataset, Judged, Mixture, Reading, Source, Supervision, default_cache, formats
 from .errors import RecipeError
 from .evaluation import Evidence, parse
-from .first_stages import given_run, own_run
+from .first_stages import first_of, own_run, validation_inputs, validation_run
 from .judgements import evidence
 from .ledger import Ledger, begun, claim, content_hash, environment, fingerprint, other_model
 from .loading import rooted
@@ -28,6 +28,7 @@ from .search import BM25, Fuse, LexicalIndex, TokenVectors, Vectors, exact_index
 from .stages import Opened
 from .training import distributed
 from .types import Precision, Run
+from .usage import differences, used
 
 if TYPE_CHECKING:
     from .models import Ranker
@@ -72,19 +73,22 @@ class Pipeline:
         self.check()
         with self._held():
             start = self._load(self.plan.model)
+            for remark in differences(self.plan, start):
+                say(remark)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
             for at, evaluation in enumerate(self.plan.evaluate):
-                if evaluation.rerank is not None and evaluation.rerank.first != "bm25":
+                if evaluation.rerank is not None and evaluation.rerank.first not in ("bm25", "pool"):
                     runs[at][SYSTEMS["first"]] = self._first(at, evaluation.rerank)
                 if "bm25" in evaluation.baselines:
                     runs[at][SYSTEMS["bm25"]] = self._bm25(at)
                 if "start" in evaluation.baselines or not self.plan.stages:
-                    runs[at][SYSTEMS["start"]] = self._ranked(at, start, "start")
+                    runs[at][SYSTEMS["start"]] = self._ranked(at, self._used(at, self.plan.model, start), "start")
             model = self._train(start)
             if model is not None:
-                trained = self._load(self.plan.model.started_from(str(model)))
+                spec = self.plan.model.started_from(str(model))
+                trained = self._load(spec)
                 for at, found in enumerate(runs):
-                    found[SYSTEMS["trained"]] = self._ranked(at, trained, "trained")
+                    found[SYSTEMS["trained"]] = self._ranked(at, self._used(at, spec, trained), "trained")
             for at, found in enumerate(runs):
                 if spec := self.plan.evaluate[at].fuse:
                     found[SYSTEMS["fused"]] = self._fused(at, spec, "start" if model is None else "trained")
@@ -148,6 +152,10 @@ class Pipeline:
 
     def _load(self, spec: Any) -> Ranker:
         return spec.load(device=self.device, seed=self.plan.seed)
+
+    def _used(self, at: int, spec: Any, ranker: Ranker) -> Ranker:
+        """The ranker of `spec`, otherwise than it was trained where the evaluation says so."""
+        return self._load(used(spec, use)) if (use := self.plan.evaluate[at].use) else ranker
 
     def _dataset(self, name: str) -> Dataset:
         if name not in self._datasets:
@@ -234,16 +242,16 @@ class Pipeline:
 
     def _ranked(self, at: int, ranker: Ranker, system: str) -> Run:
         """What a ranker makes of a collection: from the whole corpus, or of a first stage's documents."""
-        evaluation = self.plan.evaluate[at]
-        how = evaluation.rerank
+        evaluation, how = self.plan.evaluate[at], self.plan.evaluate[at].rerank
         if how is None:
             return self._dense(at, ranker, system)
         dataset, first = self._dataset(evaluation.dataset), self._first(at, how)
+        deepest = len(first) if how.first == "pool" else how.depth
 
         def search(*, depth: int) -> Run:
-            folder = self.folder / "scores" / f"{'-'.join(self._labels[at])}-{system}"
+            folder = self.folder / "scores" / f"{self._place(at).name}-{system}"
             return assemble.rerank_run(
-                ranker, dataset, first, depth=how.depth, tail=how.tail, device=self.device, precision=self.precision,
+                ranker, dataset, first, depth=deepest, tail=how.tail, device=self.device, precision=self.precision,
                 folder=folder,
             ).ranked(depth)  # fmt: skip
 
@@ -261,13 +269,14 @@ class Pipeline:
         if how.first == "bm25":
             return self._bm25(at)
         evaluation = self.plan.evaluate[at]
-        queries = self._evidence(evaluation).queries
-        return given_run(how.first, queries, self.reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
+        evaluation = self.plan.evaluate[at]
+        dataset, queries = self._dataset(evaluation.dataset), self._evidence(evaluation).queries
+        return first_of(how, evaluation, dataset, queries, self.reading)
 
     def _dense(self, at: int, ranker: Ranker, system: str) -> Run:
         evaluation = self.plan.evaluate[at]
         dataset, queries = self._dataset(evaluation.dataset), self._evidence(evaluation).queries
-        vectors = self._vectors(ranker, system, dataset)
+        vectors = self._vectors(ranker, f"{system}-{evaluation.use.name}" if evaluation.use else system, dataset)
         return self._searched(
             at, system, f"search {'-'.join(self._labels[at])} ({SYSTEMS[system]})",
             {"vectors": vectors.fingerprint, "model": ranker.fingerprint("query"),
@@ -360,17 +369,9 @@ class Pipeline:
         return path
 
     def _validated(self, spec: Validation) -> list[object]:
-        """What a validation depends on: texts, judgements, candidates."""
-        dataset = self._dataset(spec.dataset)
         given = spec.candidates not in (None, "bm25")
-        candidates = self._validation_run(spec) if given else None
-        texts = [dataset.corpus.fingerprint, dataset.queries.fingerprint]
-        return [texts, dataset.qrels(spec.split).to_dict(), candidates.to_dict() if candidates else None]
+        return validation_inputs(spec, self._dataset(spec.dataset), self._validation_run(spec) if given else None)
 
     def _validation_run(self, spec: Validation) -> Run | None:
-        if spec.candidates != "bm25":
-            return formats.read_run(Path(spec.candidates), self.reading) if spec.candidates else None
         dataset = self._dataset(spec.dataset)
-        with distributed.first_alone():
-            index = self._bm25_index(dataset)
-        return assemble.bm25_run(dataset, index, dataset.qrels(spec.split).queries, depth=spec.depth)
+        return validation_run(spec, dataset, self.reading, lambda: self._bm25_index(dataset))

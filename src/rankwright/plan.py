@@ -16,7 +16,7 @@ from .search import Fuse, Mine
 from .training import Term, Train
 from .types import Precision
 
-__all__ = ["Evaluation", "Mining", "Model", "Recipe", "Reranking", "Stage", "Term", "Train", "Validation"]
+__all__ = ["Evaluation", "Mining", "Model", "Recipe", "Reranking", "Stage", "Term", "Train", "Use", "Validation"]
 
 MEASURES = ("nDCG@10", "R@100", "RR@10")
 
@@ -144,7 +144,8 @@ class Reranking:
     """A first stage whose best documents the model puts in order: what a cross-encoder is measured by.
 
     Args:
-        first: ``bm25``, or the path of a TREC run of the collection's queries.
+        first: ``bm25``; ``pool``: the documents that stand beside the query in the data set's ``ranking.trec``, all of
+            them (of a conversation, the chunks of its own document); or the path of a TREC run of the queries.
         depth: documents per query that are re-ranked.
         tail: whether the first stage's documents below `depth` are kept behind them.
     """
@@ -163,6 +164,33 @@ class Reranking:
 
 
 @dataclass(frozen=True)
+class Use:
+    """How one evaluation uses the model, where that is not how it was trained; null: as the model has it.
+
+    Args:
+        name: of this way, in tables and files.
+        similarity: ``dot`` of vectors that were trained by cosine, as LongSeqEfficientTrainer's evaluation has it.
+        query_length: tokens of a query.
+        doc_length: tokens of a document.
+        query_cut: which end of a query that is too long is lost.
+        query_prompt: put before each query.
+        doc_prompt: put before each document.
+    """
+
+    name: str
+    similarity: Literal["dot", "cosine"] | None = None
+    query_length: int | None = None
+    doc_length: int | None = None
+    query_cut: Literal["left", "right"] | None = None
+    query_prompt: str | None = None
+    doc_prompt: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise RecipeError(f"use: name is {self.name!r}", fix="letters, digits and hyphens, e.g. as-published")
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One test collection.
 
@@ -178,6 +206,7 @@ class Evaluation:
         fuse: one more system: the model's run fused with BM25's, in the order BM25, model where there are weights.
         rerank: measure the model by re-ranking a first stage; null: by retrieval from the whole corpus, which a
             cross-encoder cannot do.
+        use: the model otherwise than it was trained; null: as it was.
     """
 
     dataset: str
@@ -190,6 +219,7 @@ class Evaluation:
     drop_self: bool = False
     fuse: Fuse | None = None
     rerank: Reranking | None = None
+    use: Use | None = None
 
     def __post_init__(self) -> None:
         if self.fuse is not None and "bm25" not in self.baselines:
@@ -202,7 +232,7 @@ class Evaluation:
             raise RecipeError("measures: name at least one", fix="e.g. measures: [nDCG@10]")
         if self.depth < 1:
             raise RecipeError(f"depth must be at least 1, got {self.depth}")
-        if self.rerank is not None and self.rerank.depth > self.depth:
+        if self.rerank is not None and self.rerank.first != "pool" and self.rerank.depth > self.depth:
             what = f"{self.rerank.depth} documents are to be re-ranked of the {self.depth} that are retrieved"
             raise RecipeError(what, fix=f"depth: {self.rerank.depth} or more")
         if not any(measure.of_answers for measure in parse(self.measures)) and self.questions is not None:

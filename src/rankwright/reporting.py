@@ -189,8 +189,11 @@ def _report(outcome: Outcome, scores: dict[str, dict[str, Scores]], comparisons:
 
 def _definitions(evaluation: Evaluation) -> str:
     """How the numbers of one collection are to be read."""
-    dropped = " Documents that bear the query's own id are left out." if evaluation.drop_self else ""
-    return f"{stated(evaluation.measures)}; of the first {evaluation.depth:,} documents per query.{dropped}"
+    notes = " Documents that bear the query's own id are left out." if evaluation.drop_self else ""
+    pooled = evaluation.rerank is not None and evaluation.rerank.first == "pool"
+    notes += " Each query's own pool is ranked, not the corpus." if pooled else ""
+    notes += f" The model is used otherwise than it was trained: {evaluation.use.name}." if evaluation.use else ""
+    return f"{stated(evaluation.measures)}; of the first {evaluation.depth:,} documents per query.{notes}"
 
 
 def _command(outcome: Outcome) -> str:

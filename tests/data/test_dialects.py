@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from rankwright import storage
 from rankwright.data import Dataset, Reading
-from rankwright.data.dialects import DIALECTS, WRITERS, content_id, convert, detect
+from rankwright.data.dialects import DIALECTS, WRITERS, Turns, content_id, convert, detect
 from rankwright.data.policy import POLICIES
 from rankwright.data.scores import read_scores
 from rankwright.errors import DataError, UsageError
@@ -82,6 +82,13 @@ RANKGPT = [
     {"query_id": "11", "query": "why?", "positive_passages": [passage(C)], "retrieved_passages": [passage(C)]},
 ]  # fmt: skip
 PAIR_SCORES = {("who eats?", A): 7.5, ("who eats?", B): -2.0, ("why?", C): 1.25}
+CHUNKS = {"a b": ["x", "y"], "c": ["z"]}
+CHATS = [
+    {"messages": [{"role": r, "content": t} for r, t in (("user", "hi"), ("assistant", "yo"), ("user", "why?"))],
+     "document": "a b", "ground_truth_ctx": {"index": 1}, "answers": ["k"]},
+    {"messages": [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "me"}], "document": "c",
+     "ground_truth_ctx": {"index": "0"}, "answers": ["l", "m"]},
+]  # fmt: skip
 CASES = {
     "trove": Case("trove", TEXTS | {"train_qrels.jsonl": jsonl([
         {"qid": "10", "docid": ["1", "2"], "score": [1, 0]}, {"qid": "11", "docid": ["3"], "score": [1]},
@@ -107,6 +114,20 @@ CASES = {
         "sample_id": 1, "questions": ["who eats?", "why?"], "positive_contexts": [{"title": "", "text": "x"}],
         "hardneg_contexts": [{"title": "", "text": "y"}],
     }])}, "sr.jsonl", {(q, ("", t)): g for q in ("who eats?", "why?") for t, g in (("x", 1.0), ("y", 0.0))}),
+    "chatrag": Case("chatrag", {"documents.json": json.dumps(CHUNKS), "train.json": json.dumps(CHATS)}, "", {
+        ("user: hi\nagent: yo\nuser: why?", ("a_b#1", "", "y")): 1.0, ("user: who?", ("c#0", "", "z")): 1.0,
+    }),
+    "chatrag, contexts": Case("chatrag", {"dev.jsonl": jsonl([
+        {"messages": [{"role": "user", "content": "why?"}], "ground_truth_ctx": {"ctx": "c"}, "topic": "t",
+         "ctxs": [{"title": "Bears", "text": "eat fish"}, {"title": "", "text": "c"}]},
+        {"messages": [{"role": "user", "content": "how?"}], "ground_truth_ctx": [{"text": "e"}], "ctxs": []},
+    ])}, "dev.jsonl", {("user: why?", ("", "c")): 1.0, ("user: why?", ("Bears", "eat fish")): 0.0, ("user: how?", ("", "e")): 1.0}),
+    "histories": Case("histories", {"train.jsonl": jsonl([
+        {"history": ["who?", "me", "why?", "so"], "gold_document": "c", "document_list": ["d", "c", "e"], "local_did": "x12"},
+    ])}, "train.jsonl", {("User: who?\nAgent: me\nUser: why?", ("", t)): g for t, g in (("c", 1.0), ("d", 0.0), ("e", 0.0))}),
+    "lists of negatives": Case("sentence-transformers", {"t.jsonl": jsonl([
+        {"anchor": "why?", "positive": "c", "negative": ["d", "e"]},
+    ])}, "t.jsonl", {("why?", ("", "c")): 1.0, ("why?", ("", "d")): 0.0, ("why?", ("", "e")): 0.0}),
     "flagembedding": Case("flagembedding", {"f.jsonl": jsonl(FLAG)}, "f.jsonl", FLAT),
     "flagembedding with scores": Case("flagembedding", {"f.jsonl": jsonl([
         {"query": "why?", "pos": ["x"], "neg": ["y"], "pos_scores": [2], "neg_scores": [-0.5], "prompt": "p"},
@@ -501,6 +522,65 @@ def test_many_ids_are_remembered_with_their_content() -> None:
     assert len(seen) == 5000
     assert np.all([key in seen for key in keys])
     assert "e1" not in seen
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+def chats(tmp_path: Path) -> Path:
+    return place({"documents.json": json.dumps(CHUNKS), "test.json": json.dumps(CHATS)}, tmp_path / "in")
+
+
+def test_a_querys_own_document_is_its_pool(tmp_path: Path) -> None:
+    from rankwright.data import read_run
+
+    convert(chats(tmp_path), tmp_path / "out")
+    pool = read_run(tmp_path / "out" / "ranking.trec").to_dict()
+    assert {query: list(docs) for query, docs in pool.items()} == {"test-0": ["a_b#0", "a_b#1"], "test-1": ["c#0"]}
+    data = Dataset.open(tmp_path / "out", reading=Reading(), cache=tmp_path / "cache")
+    assert data.qrels("test").to_dict() == {"test-0": {"a_b#1": 1.0}, "test-1": {"c#0": 1.0}}
+    assert len(data.corpus) == 3
+
+
+def test_turns_are_chosen_and_written_as_asked(tmp_path: Path) -> None:
+    turns = Turns(2, {"user": "U", "assistant": "A"}, "<{role}> {content}", " / ")
+    convert(chats(tmp_path), tmp_path / "out", turns=turns)
+    data = Dataset.open(tmp_path / "out", reading=Reading(), cache=tmp_path / "cache")
+    assert data.queries[0].text == "<A> yo / <U> why?"
+    for bad in ({"last": 0}, {"template": "{role}"}, {"template": "{content} {x}"}, {"template": "{content"}):
+        with pytest.raises(UsageError):
+            Turns(**bad)
+    with pytest.raises(UsageError, match="conversations"):
+        convert(place({"t.jsonl": jsonl(TEVATRON)}, tmp_path / "t"), tmp_path / "o", turns=turns)
+
+
+def test_published_answers_pile_up_behind_gold_chunks_when_asked(tmp_path: Path) -> None:
+    """QReCC's evaluation appends the first answer to the chunk itself, so that two queries leave two."""
+    rows = [*CHATS, CHATS[0] | {"answers": ["n"]}]
+    folder = place({"documents.json": json.dumps(CHUNKS), "test.json": json.dumps(rows)}, tmp_path / "in")
+    for answers, text in ((False, "y"), (True, "y || k || n")):
+        convert(folder, tmp_path / f"{answers}", answers=answers)
+        corpus = Dataset.open(tmp_path / f"{answers}", reading=Reading(), cache=tmp_path / "cache").corpus
+        assert corpus[corpus.row("a_b#1")].text == text
+
+
+def test_conversations_in_a_saved_data_set(tmp_path: Path) -> None:
+    """As the `datasets` library saves them: an Arrow stream in a folder with its notes."""
+    folder = place({"state.json": "{}", "dataset_info.json": "{}"}, tmp_path / "saved")
+    table = pa.Table.from_pylist(
+        [
+            {k: v for k, v in row.items() if k != "document"}
+            | {"ctxs": [{"title": "", "text": "q"}], "ground_truth_ctx": {"text": "g"}}
+            for row in CHATS
+        ]
+    )
+    with (
+        pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink,
+        pa.ipc.new_stream(sink, table.schema) as out,
+    ):
+        out.write_table(table)
+    assert detect(folder) == "chatrag"
+    assert convert(folder, tmp_path / "out").counts["judgements"] == 4
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

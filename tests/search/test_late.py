@@ -21,7 +21,7 @@ SETTINGS = {"ids": IDS, "shard_rows": 16, "tokens_per_batch": 64}
 class Ranker(torch.nn.Module):
     """A vector per token, which depends on its text's length; odd tokens are masked but for the first."""
 
-    vectors_per_text = "many"
+    vectors_per_text, best_of = "many", 1
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from .dense import Dense, Lora
 from .hub import resolve
 from .late import Late
 from .loading import load
+from .long import Chunks
 
 if TYPE_CHECKING:
     from .cross_ranker import CrossRanker
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from .ranker import Ranker
 
 __all__ = [
-    "Check", "Cross", "CrossRanker", "Dense", "DenseRanker", "Late", "LateRanker", "Lora", "Ranker", "export", "load",
-    "resolve", "verify_export",
+    "Check", "Chunks", "Cross", "CrossRanker", "Dense", "DenseRanker", "Late", "LateRanker", "Lora", "Ranker", "export",
+    "load", "resolve", "verify_export",
 ]  # fmt: skip
 
 _NEEDS_TORCH = {

@@ -24,6 +24,8 @@ from .dropout import checkpoint_contexts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from .positions import Grow
+
 
 @dataclass(frozen=True)
 class Family:
@@ -81,9 +83,9 @@ def clean_config(config: dict[str, Any], where: Path) -> dict[str, Any]:
 
 
 def load_backbone(
-    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None
+    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None, grow: Grow | None = None
 ) -> tuple[PreTrainedModel, str]:
-    """The encoder in `folder`, and a note saying which dropout it applies.
+    """The encoder in `folder`, and a note saying which dropout it applies; `grow` changes the tensors before.
 
     The dropout of attention probabilities is set to 0: it leaves torch's fast kernels, and its masks belong to the
     kernel, not to the text.
@@ -92,7 +94,7 @@ def load_backbone(
 
     made, note = _configured(folder, config, dropout)
     encoders = MODEL_FOR_TEXT_ENCODING_MAPPING if type(made) in MODEL_FOR_TEXT_ENCODING_MAPPING else MODEL_MAPPING
-    model, missing = _build(folder, encoders[type(made)], made, dtype)
+    model, missing = _build(folder, encoders[type(made)], made, dtype, grow)
     _refuse(folder, [name for name in missing if not name.startswith("pooler.")])
     if missing:
         model.pooler = None  # it would hold random numbers; vectors never pass through it
@@ -107,7 +109,13 @@ def load_backbone(
 
 
 def load_classifier(
-    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None, seed: int
+    folder: Path,
+    config: dict[str, Any],
+    *,
+    dtype: torch.dtype,
+    dropout: float | None,
+    seed: int,
+    grow: Grow | None = None,
 ) -> tuple[PreTrainedModel, str]:
     """The encoder in `folder` under a sequence classification head with one output, which is drawn where it is absent.
 
@@ -123,7 +131,7 @@ def load_classifier(
     if type(made) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         what = f"{config['model_type']} has no sequence classification"
         raise ArtefactError(what, where=folder, fix="start from another encoder")
-    model, missing = _build(folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(made)], made, dtype)
+    model, missing = _build(folder, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(made)], made, dtype, grow)
     prefix = f"{model.base_model_prefix}."
     _refuse(folder, [name for name in missing if name.startswith(prefix) and not name.startswith(f"{prefix}pooler.")])
     with torch.no_grad():
@@ -137,7 +145,7 @@ def load_classifier(
 
 
 def load_language_model(
-    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None
+    folder: Path, config: dict[str, Any], *, dtype: torch.dtype, dropout: float | None, grow: Grow | None = None
 ) -> tuple[PreTrainedModel, str]:
     """The causal language model in `folder`.
 
@@ -150,7 +158,7 @@ def load_language_model(
     if config["model_type"] not in _DECODERS:
         what = f"{config['model_type']} is no causal language model"
         raise ArtefactError(what, where=folder, fix=f"head: classification, or one of {', '.join(_DECODERS)}")
-    model, missing = _build(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(made)], made, dtype)
+    model, missing = _build(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(made)], made, dtype, grow)
     _refuse(folder, missing)
     return model.eval(), f"{note}, the language model's own head"
 
@@ -178,9 +186,11 @@ def _configured(folder: Path, config: dict[str, Any], dropout: float | None) -> 
     return made, f"hidden dropout {hidden:g}, drawn by text{off}"
 
 
-def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype) -> tuple[Any, list[str]]:
+def _build(folder: Path, cls: Any, config: Any, dtype: torch.dtype, grow: Grow | None) -> tuple[Any, list[str]]:
     """The model, and the names of the weights that the folder lacks."""
     weights = read_weights(folder)
+    if grow is not None:
+        grow(weights)
     attention = "sdpa" if cls._supports_sdpa else "eager"
     try:
         with _quiet():

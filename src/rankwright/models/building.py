@@ -24,6 +24,8 @@ from .encoder import Projection
 from .folders import Head
 from .hidden import adopt_packing
 from .lean import mark_activations
+from .long import WHOLE, Chunks, Extension
+from .positions import Grow, extend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +36,10 @@ _DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat
 class Choices(Protocol):
     """How a specification wants its backbone trained."""
 
+    @property
+    def positions(self) -> int | None: ...
+    @property
+    def extension(self) -> Extension | None: ...
     @property
     def dropout(self) -> float | None: ...
     @property
@@ -68,10 +74,11 @@ def build_backbone(
     """The backbone in `folder`, ready to train as `spec` says, and a note on how it batches and drops out.
 
     Args:
-        config: as `clean_config` left it; its `vocab_size` grows with the model's.
+        config: as `clean_config` left it; its `vocab_size` and positions grow with the model's.
         vocabulary: token ids that it must know; new ones are drawn like the others (seed).
     """
-    backbone, note = load_backbone(folder, config, dtype=dtype, dropout=spec.dropout)
+    grow = extended(spec, config, folder, seed=seed)
+    backbone, note = load_backbone(folder, config, dtype=dtype, dropout=spec.dropout, grow=grow)
     if vocabulary > backbone.config.vocab_size:
         config["vocab_size"] = add_vocabulary(backbone, vocabulary, seed=seed)
     path = adopt_packing(backbone)
@@ -83,6 +90,13 @@ def build_backbone(
     if spec.gradient_checkpointing:
         checkpoint_gradients(backbone, folder)
     return backbone, f"{path}, {note}"
+
+
+def extended(spec: Choices, config: dict[str, Any], folder: Path, *, seed: int) -> Grow | None:
+    """What has to be done to the tensors so that the model has the positions of `spec`; `config` is changed."""
+    if spec.positions is None:
+        return None
+    return extend(config, spec.positions, spec.extension, seed=seed, where=folder)
 
 
 def saved_head(head: Head) -> Projection:
@@ -116,3 +130,18 @@ def checked_length(asked: int | None, said: int, backbone: PreTrainedModel, *, n
         fix = f"give {name} {most} or less"
         raise RecipeError(f"{name} is {asked}, this model has positions for {most} tokens", where=where, fix=fix)
     return asked or min(said, most)
+
+
+def whole_length(asked: int | None, chunks: Chunks, backbone: PreTrainedModel, *, where: Path) -> int:
+    """Tokens of a document that is read in chunks; only a chunk must fit the model's positions.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    checked_length(chunks.length, chunks.length, backbone, name="chunks.length", where=where)
+    return asked or WHOLE
+
+
+def saved_chunks(settings: dict[str, Any]) -> Chunks | None:
+    """The chunks that a folder of ours states."""
+    return Chunks(**settings["chunks"]) if isinstance(settings.get("chunks"), dict) else None

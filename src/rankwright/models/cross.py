@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
-from .dense import Lora, check_choice, check_probability, check_template
+from .checks import check_choice, check_probability
+from .dense import Lora, check_template
+from .long import Chunks, Cut, Extension, check_long
 from .specification import continued
 
 if TYPE_CHECKING:
@@ -31,6 +33,12 @@ class Cross:
         truncate: what is cut from a pair that is too long: ``longest_first`` (default) as the tokenizers library
             does it, ``doc_only`` the document alone.
         template: how a document's title and text become one string (default ``"{title} {text}"``).
+        positions: tokens that a text may have: a checkpoint with fewer positions gets more, and texts are as long
+            unless a length is given.
+        extension: of positions; see docs/methods/long.md. Of a table ``tiled`` (default), ``random`` or
+            ``interpolated``; of rotary ones ``yarn`` (default), ``ntk`` or ``linear``.
+        query_cut: which end of a query that is too long is lost: ``right`` (default, unless the tokenizer says
+            otherwise); ``left`` keeps the last turns of a conversation. Special tokens and prompt stay.
         head: ``classification`` (default), or ``yes_no``: of a causal language model that is asked; the score is the
             logit of one answer less that of the other, behind the prompt (arXiv:2003.06713 for T5).
         prompt: of ``yes_no``: a text with ``{query}`` and ``{document}``, in this order; its three parts are tokenised
@@ -39,6 +47,8 @@ class Cross:
             and ``no``; a tokenizer whose words begin with their space wants ``" yes"``.
         segments: tell the model which of the two texts a token belongs to (token types). Default: as the tokenizer
             does it.
+        chunks: read documents in chunks, e.g. ``{length: 256, overlap: 64}``; `length` is then the whole pair's
+            (8192 where it is not given). See docs/methods/long.md.
         dropout: hidden dropout in training, the head's too; None: the checkpoint's own.
         lora: train low-rank adapters in place of the encoder's weights; the head is trained whole.
         freeze: parts of the encoder that are not trained: ``embeddings``, ``embeddings.position_embeddings``,
@@ -55,6 +65,10 @@ class Cross:
     prompt: str | None = None
     answers: tuple[str, str] | None = None
     segments: bool | None = None
+    positions: int | None = None
+    extension: Extension | None = None
+    query_cut: Cut | None = None
+    chunks: Chunks | None = None
     dropout: float | None = None
     lora: Lora | None = None
     freeze: tuple[str, ...] = ()
@@ -82,6 +96,7 @@ class Cross:
             check_probability("dropout", self.dropout)
         if self.template is not None:
             check_template(self.template)
+        check_long(self.positions, self.extension, self.query_cut)
 
     def started_from(self, folder: str) -> Cross:
         """See `specification.continued`."""

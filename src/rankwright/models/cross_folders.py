@@ -100,6 +100,8 @@ class CrossFacts:
     head: str = "classification"
     prompt: str | None = None
     answers: tuple[str, str] | None = None
+    query_cut: str | None = None
+    chunks: dict[str, Any] | None = None
 
 
 def read_cross(folder: Path) -> CrossFolder:
@@ -153,7 +155,7 @@ def write_cross(
 def _tokenizer_files(tokenizer: TextTokenizer, facts: CrossFacts) -> dict[str, bytes]:
     """The tokenizer's files where they must say what others take from them: length, token types, lower case."""
     config = json.loads(tokenizer.files.get("tokenizer_config.json", b"{}"))
-    config["model_max_length"] = facts.length
+    config["model_max_length"] = facts.length if facts.chunks is None else facts.chunks["length"]
     if not facts.segments:
         config["model_input_names"] = ["input_ids", "attention_mask"]
     files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False).encode()}

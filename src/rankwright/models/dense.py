@@ -7,6 +7,8 @@ from string import Formatter
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
+from .checks import check_choice, check_probability
+from .long import Chunks, Cut, Extension, check_long
 from .specification import continued
 
 if TYPE_CHECKING:
@@ -56,9 +58,17 @@ class Dense:
         doc_prompt: put before each document (default: nothing).
         template: how title and text become one string (default ``"{title} {text}"``). With BERT's separator between
             them, ``"{title}[SEP]{text}"``, they are read as DPR reads its pairs: under one segment id.
+        positions: tokens that a text may have: a checkpoint with fewer positions gets more, and texts are as long
+            unless a length is given.
+        extension: of positions; see docs/methods/long.md. Of a table ``tiled`` (default), ``random`` or
+            ``interpolated``; of rotary ones ``yarn`` (default), ``ntk`` or ``linear``.
+        query_cut: which end of a query that is too long is lost: ``right`` (default, unless the tokenizer says
+            otherwise); ``left`` keeps the last turns of a conversation. Special tokens and prompt stay.
         doc_backbone: a separate encoder for documents; None: one encoder serves both sides.
         projection: width of a new linear layer on top of the pooled vector.
         dims: keep the first so many dimensions (Matryoshka, arXiv:2205.13147).
+        chunks: read documents in chunks, e.g. ``{length: 256, overlap: 64}``; `doc_length` is then the whole document's
+            (8192 where it is not given). See docs/methods/long.md.
         dropout: hidden dropout in training; None: the checkpoint's own.
         lora: train low-rank adapters in place of the weights.
         freeze: parts that are not trained: ``embeddings``, ``layers.0-2``, or the start of parameter names.
@@ -77,6 +87,10 @@ class Dense:
     doc_backbone: str | None = None
     projection: int | None = None
     dims: int | None = None
+    positions: int | None = None
+    extension: Extension | None = None
+    query_cut: Cut | None = None
+    chunks: Chunks | None = None
     dropout: float | None = None
     lora: Lora | None = None
     freeze: tuple[str, ...] = ()
@@ -97,6 +111,7 @@ class Dense:
             check_probability("dropout", self.dropout)
         if self.template is not None:
             check_template(self.template)
+        check_long(self.positions, self.extension, self.query_cut)
         if self.projection is not None and self.dims is not None and self.dims > self.projection:
             raise RecipeError(
                 f"dims {self.dims} is more than the projection's {self.projection}", fix="give fewer dims"
@@ -140,13 +155,3 @@ def check_template(template: str) -> list[tuple[str, str]]:
     if not plain or "text" not in fields or len(fields) != len(set(fields)) or set(fields) - {"title", "text"}:
         raise RecipeError(f"template {template!r} cannot be filled in", fix=fix)
     return [(literal, field or "") for literal, field, _, _ in parts]
-
-
-def check_choice(name: str, value: str | None, choices: tuple[str, ...]) -> None:
-    if value is not None and value not in choices:
-        raise RecipeError(f"{name} is {value!r}", fix=f"choose one of {', '.join(choices)}, or leave it out")
-
-
-def check_probability(name: str, value: float) -> None:
-    if not 0 <= value < 1:
-        raise RecipeError(f"{name} is {value}", fix="give a probability from 0 to below 1, e.g. 0.1")

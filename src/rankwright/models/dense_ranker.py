@@ -18,14 +18,25 @@ from ..errors import RecipeError
 from ..types import Document, Reps, Side, Texts
 from . import similarity, writing
 from .backbone import clean_config
-from .building import build_backbone, checked_length, new_head, pick_device, pick_dtype, saved_head
+from .building import (
+    build_backbone,
+    checked_length,
+    new_head,
+    pick_device,
+    pick_dtype,
+    saved_chunks,
+    saved_head,
+    whole_length,
+)
 from .dense import DEFAULT_TEMPLATE, Dense, check_template
 from .encoder import Encoder
 from .folders import ModelFolder, read_folder, read_settings, subfolder
 from .hub import resolve
+from .long import Chunks
 from .ranker import Ranker
 from .template import fill_in
 from .tokenizer import TextTokenizer
+from .windows import windows
 
 _DEFAULT_LENGTH = 512
 
@@ -38,20 +49,23 @@ class SideText:
     length: int
     skip: int  # leading tokens that the pooling leaves out
     cutter: tokenizers.Tokenizer
+    cut: str | None = None  # which end is lost; None: as the tokenizer does it
 
 
 class DenseRanker(Ranker):
     """A single-vector retriever; made by `Dense.load`."""
 
     def __init__(
-        self, encoders: Mapping[Side, Encoder], sides: Mapping[Side, SideText], *, cosine: bool, template: str
-    ) -> None:
+        self, encoders: Mapping[Side, Encoder], sides: Mapping[Side, SideText], *, cosine: bool, template: str,
+        chunks: Chunks | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         shared = encoders["query"] is encoders["doc"]
         self.encoders = torch.nn.ModuleDict(
             {"both": encoders["query"]} if shared else {str(s): e for s, e in encoders.items()}
         )
         self.sides, self.cosine, self.template = dict(sides), cosine, template
+        self.chunks = chunks
         self._parts = check_template(template)
 
     def encoder(self, side: Side) -> Encoder:
@@ -73,12 +87,16 @@ class DenseRanker(Ranker):
         return self.encoder("doc").width
 
     @property
-    def normalised(self) -> bool:
-        return self.cosine
+    def normalised(self) -> bool | None:
+        return self.cosine if self.chunks is None else None
 
     @property
     def vectors_per_text(self) -> Literal["one", "many"]:
-        return "one"
+        return "one" if self.chunks is None or self.chunks.score == "mean" else "many"
+
+    @property
+    def best_of(self) -> int:
+        return 1 if self.chunks is None else self.chunks.best
 
     @property
     def packed(self) -> bool:
@@ -94,25 +112,54 @@ class DenseRanker(Ranker):
 
     def tokenize(self, texts: Sequence[str], side: Side, *, limit: int | None = None) -> Texts:
         text, tokenizer = self.sides[side], self.encoder(side).tokenizer
-        return tokenizer.encode(text.cutter if limit is None else tokenizer.cut(limit), texts, text.prompt)
+        if text.cut == "left":
+            return tokenizer.encode_ends(texts, text.prompt, limit or text.length)
+        return tokenizer.encode(text.cutter if limit is None else tokenizer.cut(limit, text.cut), texts, text.prompt)
 
     def represent(self, texts: Texts, side: Side) -> Reps:
-        values = self.encoder(side)(texts.to(self.device), skip=self.sides[side].skip)
+        texts, counts = texts.to(self.device), None
+        if self.chunks is not None and side == "doc" and len(texts):
+            tokenizer, prompt = self.encoder(side).tokenizer, self.sides[side].prompt
+            prefix = tokenizer.prompt_tokens(prompt) or tokenizer.leading
+            texts, counts = windows(texts, self.chunks, prefix=prefix, suffix=tokenizer.trailing)
+        values = self.encoder(side)(texts, skip=self.sides[side].skip)
         if self.cosine:
             values = torch.nn.functional.normalize(values, dim=-1)
-        return Reps(values[:, None], torch.ones(len(values), 1, dtype=torch.bool, device=values.device))
+        if counts is None:
+            return Reps(values[:, None], torch.ones(len(values), 1, dtype=torch.bool, device=values.device))
+        return self._gathered(values, counts)
+
+    def _gathered(self, values: Float[Tensor, "windows dim"], counts: Int[Tensor, " rows"]) -> Reps:
+        """The vectors of each document's chunks, or their mean: the mean of scores is the score of the mean."""
+        assert self.chunks is not None
+        if self.chunks.score == "mean":
+            mean = torch.segment_reduce(values, "mean", lengths=counts)
+            return Reps(mean[:, None], torch.ones(len(mean), 1, dtype=torch.bool, device=values.device))
+        there = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+        wide = values.new_zeros(*there.shape, values.shape[1])
+        return Reps(wide.index_put(there.nonzero(as_tuple=True), values), there)
 
     def compare(self, queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None) -> Float[Tensor, "q m"]:
+        if self.vectors_per_text == "many":
+            return similarity.maxsim(queries, docs, pairs=pairs, best=self.best_of)
         return similarity.dot(queries, docs, pairs=pairs)
 
     def tokenizer_key(self, side: Side, *, limit: int | None = None) -> str:
         text = self.sides[side]
         template = self.template if side == "doc" else ""
-        facts = [side, text.prompt, limit or text.length, template, text.cutter.to_str()]
+        facts = [
+            side,
+            text.prompt,
+            limit or text.length,
+            template,
+            text.cutter.to_str(),
+            *["left"] * (text.cut == "left"),
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def fingerprint(self, side: Side) -> str:
         facts = [self.encoder(side).fingerprint(), self.tokenizer_key(side), self.cosine, self.sides[side].skip]
+        facts += [] if self.chunks is None or side == "query" else [repr(self.chunks)]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -122,6 +169,8 @@ class DenseRanker(Ranker):
             template=self.template,
             prompts={side: text.prompt for side, text in self.sides.items()},
             lengths=self.limits,
+            query_cut=self.sides["query"].cut,
+            chunks=self.chunks,
         )
         if "both" in self.encoders:
             writing.write_encoder(folder, self.encoder("doc"), facts)
@@ -151,8 +200,9 @@ def load_dense(spec: Dense, *, device: str, dtype: str, seed: int) -> DenseRanke
         raise RecipeError(f"query vectors have {widths['query']} dimensions, documents {widths['doc']}", fix=fix)
     similarity_name = spec.similarity or folders["query"].similarity or "cosine"
     template = spec.template or folders["doc"].settings.get("template") or DEFAULT_TEMPLATE
-    sides: dict[Side, SideText] = {side: _side(spec, folders[side], encoders[side], side) for side in encoders}
-    ranker = DenseRanker(encoders, sides, cosine=similarity_name == "cosine", template=template)
+    chunks = spec.chunks or saved_chunks(folders["doc"].settings)
+    sides: dict[Side, SideText] = {side: _side(spec, folders[side], encoders[side], side, chunks) for side in encoders}
+    ranker = DenseRanker(encoders, sides, cosine=similarity_name == "cosine", template=template, chunks=chunks)
     return ranker.to(where).eval()
 
 
@@ -170,9 +220,12 @@ def _folders(spec: Dense) -> tuple[Path, Path]:
 def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) -> Encoder:
     config = clean_config(folder.config, folder.path / "config.json")
     backbone, note = build_backbone(spec, folder.path, config, dtype=dtype, seed=seed)
+    tokenizer = TextTokenizer(folder.path, lower_case=folder.lower_case)
+    if spec.positions is not None:
+        tokenizer.lengthen(spec.positions)
     encoder = Encoder(
         backbone,
-        TextTokenizer(folder.path, lower_case=folder.lower_case),
+        tokenizer,
         [saved_head(head) for head in folder.heads],
         config=config,
         pooling=spec.pooling or folder.pooling or "mean",  # type: ignore[arg-type]
@@ -190,11 +243,17 @@ def _encoder(spec: Dense, folder: ModelFolder, dtype: torch.dtype, seed: int) ->
     return encoder
 
 
-def _side(spec: Dense, folder: ModelFolder, encoder: Encoder, side: Side) -> SideText:
+def _side(spec: Dense, folder: ModelFolder, encoder: Encoder, side: Side, chunks: Chunks | None) -> SideText:
     asked, prompt = (spec.query_length, spec.query_prompt) if side == "query" else (spec.doc_length, spec.doc_prompt)
     said = folder.settings.get(f"{side}_length") or folder.max_length or encoder.tokenizer.max_length or _DEFAULT_LENGTH
-    length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
+    said = spec.positions or said
+    if chunks is not None and side == "doc":
+        stated = folder.settings.get("doc_length") if saved_chunks(folder.settings) else None
+        length = whole_length(asked or stated, chunks, encoder.backbone, where=folder.path)
+    else:
+        length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     if prompt is None:
         prompt = folder.prompts.get(side, "")
     skip = 0 if encoder.include_prompt else encoder.tokenizer.prompt_tokens(prompt)
-    return SideText(prompt, length, skip, encoder.tokenizer.cut(length))
+    cut = spec.query_cut or folder.settings.get("query_cut") if side == "query" else None
+    return SideText(prompt, length, skip, encoder.tokenizer.cut(length, cut), cut)

@@ -17,6 +17,7 @@ from ..types import Side
 from .cross_ranker import CrossRanker
 from .dense_ranker import DenseRanker
 from .folders import read_folder
+from .late_ranker import LateRanker
 from .loading import load
 from .ranker import Ranker
 
@@ -53,17 +54,17 @@ def export(ranker: Ranker, out: Path) -> Path:
 def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
     """Encode `texts` here, in sentence-transformers and (dense) in plain transformers, on both sides, and compare.
 
-    A cross-encoder scores each text with the next one.
+    A cross-encoder scores each text with the next one. Of documents that are read in chunks the first is compared.
     """
     ranker = load(folder)
     if ranker.pairing is not None:
         return _pair_checks(folder, ranker, texts)
-    one = ranker.vectors_per_text == "one"
+    one = isinstance(ranker, DenseRanker)
     readers = _READERS if one else _LATE_READERS
     checks = []
     for side in ("query", "doc"):
         with torch.inference_mode():
-            reps = ranker.represent(ranker.tokenize(texts, side), side)
+            reps = ranker.represent(ranker.tokenize(texts, side, limit=_at_once(ranker, side)), side)
         ours = reps.values[reps.mask].cpu().double().numpy()
         place = folder if (folder / "modules.json").is_file() or (folder / "config.json").is_file() else folder / side
         for package, encode in readers.items():
@@ -81,11 +82,20 @@ def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
     return checks
 
 
+def _at_once(ranker: Ranker, side: Side) -> int:
+    """Tokens that the model reads at once."""
+    whole = ranker.limits[side]
+    if side == "query" or not isinstance(ranker, DenseRanker | LateRanker) or ranker.chunks is None:
+        return whole
+    return min(whole, ranker.chunks.length)
+
+
 def _pair_checks(folder: Path, ranker: Ranker, texts: Sequence[str]) -> list[Check]:
     pairs = list(zip(texts, [*texts[1:], texts[0]]))
     assert isinstance(ranker, CrossRanker)
-    if ranker.asking is not None:
-        what = "how a language model is asked is known to rankwright alone: no other reader to compare with"
+    if ranker.asking is not None or ranker.chunks is not None:
+        known = "how a language model is asked" if ranker.chunks is None else "how chunks are scored"
+        what = f"{known} is known to rankwright alone: no other reader to compare with"
         raise UsageError(what, fix="leave --verify out")
     with torch.inference_mode():
         sides: list[Side] = ["query", "doc"]
@@ -124,7 +134,7 @@ def _by_sentence_transformers(folder: Path, texts: list[str], ranker: Ranker, si
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    model.max_seq_length = ranker.limits[side]
+    model.max_seq_length = _at_once(ranker, side)
     encode = model.encode_query if side == "query" else model.encode_document
     return np.asarray(encode(texts, show_progress_bar=False), dtype=np.float64)
 
@@ -152,7 +162,7 @@ def _by_transformers(folder: Path, texts: list[str], ranker: Ranker, side: Side)
     rows = []
     for one in texts:  # one at a time: no padding to get wrong
         one = (text.prompt + one).lower() if encoder.tokenizer.lower_case else text.prompt + one
-        ids = tokenizer(one, truncation=True, max_length=text.length, return_tensors="pt")
+        ids = tokenizer(one, truncation=True, max_length=_at_once(ranker, side), return_tensors="pt")
         with torch.inference_mode():
             hidden = model(**ids).last_hidden_state[0]
             first = min(text.skip, len(hidden) - 1)

@@ -19,7 +19,9 @@ class Joiner:
     Args:
         length: most tokens of a pair, special tokens included; at least 2 more than these.
         left: a text loses its first tokens, not its last.
+        query_left: the same of queries; None: as `left`.
         segments: say where the document's segment begins (`Texts.second`).
+        marked: say it for whoever cuts the pairs into chunks, whether the model has segments or not.
     """
 
     before: tuple[int, ...]
@@ -29,7 +31,9 @@ class Joiner:
     query_length: int | None = None
     truncate: Truncation = "longest_first"
     left: bool = False
+    query_left: bool | None = None
     segments: bool = False
+    marked: bool = False
 
     @property
     def special(self) -> int:
@@ -52,10 +56,14 @@ class Joiner:
             for place, token in enumerate(ids):
                 values[starts + place] = token
         second = len(self.before) + n + len(self.between)
-        for texts, kept, starts in ((queries, n, begin + len(self.before)), (docs, m, begin + second)):
-            first = texts.offsets[:-1] + (texts.lengths - kept if self.left else 0)
+        query_left = self.left if self.query_left is None else self.query_left
+        for texts, kept, starts, left in (
+            (queries, n, begin + len(self.before), query_left),
+            (docs, m, begin + second, self.left),
+        ):
+            first = texts.offsets[:-1] + (texts.lengths - kept if left else 0)
             values[_spans(starts, kept)] = texts.values[_spans(first, kept)].to(torch.int64)
-        return Texts(values, offsets, second=second if self.segments else None)
+        return Texts(values, offsets, second=second if self.segments or self.marked else None)
 
     def _kept(
         self, n: Int[Tensor, " rows"], m: Int[Tensor, " rows"]

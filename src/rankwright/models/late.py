@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import RecipeError
-from .dense import Lora, check_choice, check_probability, check_template
+from .checks import check_choice, check_probability
+from .dense import Lora, check_template
+from .long import Chunks, Cut, Extension, check_long
 from .specification import continued
 
 if TYPE_CHECKING:
@@ -35,6 +37,14 @@ class Late:
         query_prompt: put before each query (default: nothing).
         doc_prompt: put before each document (default: nothing).
         template: how title and text become one string (default ``"{title} {text}"``).
+        positions: tokens that a text may have: a checkpoint with fewer positions gets more, and texts are as long
+            unless a length is given.
+        extension: of positions; see docs/methods/long.md. Of a table ``tiled`` (default), ``random`` or
+            ``interpolated``; of rotary ones ``yarn`` (default), ``ntk`` or ``linear``.
+        query_cut: which end of a query that is too long is lost: ``right`` (default, unless the tokenizer says
+            otherwise); ``left`` keeps the last turns of a conversation. Special tokens and prompt stay.
+        chunks: read documents in chunks, e.g. ``{length: 256, overlap: 64}``; `doc_length` is then the whole document's
+            (8192 where it is not given). See docs/methods/long.md.
         dropout: hidden dropout in training; None: the checkpoint's own.
         lora: train low-rank adapters in place of the weights.
         freeze: parts that are not trained: ``embeddings``, ``layers.0-2``, or the start of parameter names.
@@ -54,6 +64,10 @@ class Late:
     query_prompt: str | None = None
     doc_prompt: str | None = None
     template: str | None = None
+    positions: int | None = None
+    extension: Extension | None = None
+    query_cut: Cut | None = None
+    chunks: Chunks | None = None
     dropout: float | None = None
     lora: Lora | None = None
     freeze: tuple[str, ...] = ()
@@ -70,6 +84,9 @@ class Late:
             value: int | None = getattr(self, name)
             if value is not None and value < least:
                 raise RecipeError(f"{name} is {value}", fix=f"give a number of {least} or more, or leave it out")
+        if self.chunks is not None and self.chunks.score != "max":
+            what = f"chunks: score {self.chunks.score} is not for token vectors"
+            raise RecipeError(what, fix="leave score out: the best token of all chunks counts")
         if self.attend_to_expansion and self.query_expansion is False:
             fix = "set query_expansion: true, or leave attend_to_expansion out"
             raise RecipeError("attend_to_expansion without query_expansion: there is nothing to attend to", fix=fix)
@@ -81,6 +98,7 @@ class Late:
             check_probability("dropout", self.dropout)
         if self.template is not None:
             check_template(self.template)
+        check_long(self.positions, self.extension, self.query_cut)
 
     def started_from(self, folder: str) -> Late:
         """See `specification.continued`."""

@@ -25,6 +25,7 @@ from .folders import (
     read_prompts,
     read_settings,
 )
+from .long import Chunks
 
 PUNCTUATION = tuple(string.punctuation)
 GENERAL = "config_sentence_transformers.json"
@@ -49,6 +50,9 @@ class LateFolder:
     attend: bool | None = None
     skiplist: tuple[str, ...] | None = None
     template: str | None = None
+    query_cut: str | None = None
+    chunks: Chunks | None = None
+    whole: int | None = None  # tokens of a document that is read in chunks
 
 
 def kind_of(folder: Path) -> Literal["Cross", "Dense", "Late"]:
@@ -111,6 +115,9 @@ def read_late(folder: Path) -> LateFolder:
         similarity=_similarity(modules) if typed else "cosine",
         prompts={side: prompts[side].removeprefix(marker) for side, marker in stated["markers"].items()},
         template=settings.get("template"),
+        query_cut=settings.get("query_cut"),
+        chunks=Chunks(**settings["chunks"]) if settings.get("chunks") else None,
+        whole=settings.get("doc_length"),
         **stated,
     )
 

@@ -18,16 +18,18 @@ from ..errors import RecipeError
 from ..types import Document, Reps, Side, Texts
 from . import late_writing, similarity
 from .backbone import clean_config
-from .building import build_backbone, checked_length, new_head, pick_device, pick_dtype, saved_head
+from .building import build_backbone, checked_length, new_head, pick_device, pick_dtype, saved_head, whole_length
 from .dense import DEFAULT_TEMPLATE, check_template
 from .encoder import Encoder
 from .hub import resolve
 from .late import Late
 from .late_folders import PUNCTUATION, LateFolder, read_late
+from .long import Chunks
 from .packing import Packing
 from .ranker import Ranker
 from .template import fill_in
 from .tokenizer import TextTokenizer
+from .windows import windows
 
 _LENGTHS: dict[Side, int] = {"query": 32, "doc": 180}
 _MARKERS: dict[Side, tuple[str, str]] = {"query": ("[unused0]", "[Q]"), "doc": ("[unused1]", "[D]")}
@@ -43,6 +45,7 @@ class LateText:
     marker: str
     marker_id: int | None  # inserted behind the leading special token; None: no marker
     cutter: tokenizers.Tokenizer
+    cut: str | None = None  # which end is lost; None: as the tokenizer does it
 
     @property
     def room(self) -> int:
@@ -72,10 +75,11 @@ class LateRanker(Ranker):
         expansion: Expansion | None,
         skiplist: Sequence[str],
         template: str,
+        chunks: Chunks | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.sides, self.expansion, self.template = encoder, dict(sides), expansion, template
-        self.cosine = cosine
+        self.cosine, self.chunks = cosine, chunks
         self._parts = check_template(template)
         self.skiplist = tuple(skiplist)
         known = sorted({found for word in skiplist if (found := encoder.tokenizer.id_of(word)) is not None})
@@ -120,8 +124,11 @@ class LateRanker(Ranker):
             UsageError: `limit` leaves no room for a token of the text.
         """
         text, tokenizer = self.sides[side], self.encoder.tokenizer
-        cutter = text.cutter if limit is None else tokenizer.cut(max(1, limit - text.room))
-        made = tokenizer.encode(cutter, texts, text.prompt)
+        if text.cut == "left":
+            made = tokenizer.encode_ends(texts, text.prompt, max(1, (limit or text.length) - text.room))
+        else:
+            cutter = text.cutter if limit is None else tokenizer.cut(max(1, limit - text.room), text.cut)
+            made = tokenizer.encode(cutter, texts, text.prompt)
         if text.marker_id is not None:
             made = _inserted(made, text.marker_id, tokenizer.leading)
         if side == "query" and self.expansion is not None:
@@ -133,8 +140,11 @@ class LateRanker(Ranker):
         if len(texts) == 0:
             values = next(self.parameters()).new_zeros(0, 1, self.width)
             return Reps(values, torch.ones(0, 1, dtype=torch.bool, device=values.device))
-        packing = Packing(texts.offsets, self._seen(texts) if side == "query" else None)
-        vectors = self.encoder.project(self.encoder.tokens(texts, packing))
+        if self.chunks is not None and side == "doc":
+            texts, packing, vectors = self._chunked(texts, self.chunks)
+        else:
+            packing = Packing(texts.offsets, self._seen(texts) if side == "query" else None)
+            vectors = self.encoder.project(self.encoder.tokens(texts, packing))
         if self.cosine:
             vectors = torch.nn.functional.normalize(vectors, dim=-1)
         real = packing.real
@@ -148,10 +158,12 @@ class LateRanker(Ranker):
         text = self.sides[side]
         own = self.template if side == "doc" else [self.expansion and self.expansion.token]
         facts = [side, text.prompt, limit or text.length, text.marker_id, own, text.cutter.to_str()]
+        facts += ["left"] * (text.cut == "left")
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def fingerprint(self, side: Side) -> str:
         own = [self.expansion and self.expansion.attend] if side == "query" else self.skip_ids.tolist()
+        own += [] if self.chunks is None or side == "query" else [repr(self.chunks)]
         facts = [self.encoder.fingerprint(), self.tokenizer_key(side), own, self.cosine]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
@@ -166,8 +178,20 @@ class LateRanker(Ranker):
             expansion=self.expansion is not None,
             attend=self.expansion is not None and self.expansion.attend,
             skiplist=self.skiplist,
+            query_cut=self.sides["query"].cut,
+            chunks=self.chunks,
         )
         late_writing.write_late(folder, self.encoder, facts)
+
+    def _chunked(self, texts: Texts, chunks: Chunks) -> tuple[Texts, Packing, Float[Tensor, "tokens dim"]]:
+        """The tokens of all chunks of each document, and their vectors."""
+        tokenizer, text = self.encoder.tokenizer, self.sides["doc"]
+        prefix = (tokenizer.prompt_tokens(text.prompt) or tokenizer.leading) + text.room
+        parts, counts = windows(texts, chunks, prefix=prefix, suffix=tokenizer.trailing)
+        vectors = self.encoder.project(self.encoder.tokens(parts, Packing(parts.offsets)))
+        offsets = parts.offsets[torch.cat([counts.new_zeros(1), counts.cumsum(0)])]
+        whole = Texts(parts.values, offsets)
+        return whole, Packing(offsets), vectors
 
     def _seen(self, texts: Texts) -> Int[Tensor, " rows"] | None:
         """How many tokens of each query stand before its expansion; None where the expansion is attended to."""
@@ -213,6 +237,8 @@ def load_late(spec: Late, *, device: str, dtype: str, seed: int) -> LateRanker:
     folder = read_late(resolve(spec.backbone))
     tokenizer = TextTokenizer(folder.path, lower_case=folder.lower_case)
     markers = {side: _marker(spec, folder, tokenizer, side) for side in _LENGTHS}
+    if spec.positions is not None:
+        tokenizer.lengthen(spec.positions)
     config = clean_config(folder.config, folder.path / "config.json")
     ids = [found for _, found in markers.values() if found is not None]
     backbone, note = build_backbone(
@@ -228,13 +254,15 @@ def load_late(spec: Late, *, device: str, dtype: str, seed: int) -> LateRanker:
         fix = "leave dim out, or start from an encoder without a projection"
         raise RecipeError(f"dim is {spec.dim}, the folder's projection has {encoder.width}", where=folder.path, fix=fix)
     encoder.heads.to(width)
+    chunks = spec.chunks or folder.chunks
     ranker = LateRanker(
         encoder,
-        {side: _side(spec, folder, encoder, side, markers[side]) for side in _LENGTHS},
+        {side: _side(spec, folder, encoder, side, markers[side], chunks) for side in _LENGTHS},
         cosine=_first(spec.similarity, folder.similarity, "cosine") == "cosine",
         expansion=_expansion(spec, folder, tokenizer),
         skiplist=_first(spec.skiplist, folder.skiplist, PUNCTUATION),
         template=_first(spec.template, folder.template, DEFAULT_TEMPLATE),
+        chunks=chunks,
     )
     return ranker.to(where).eval()
 
@@ -260,13 +288,21 @@ def _marker(spec: Late, folder: LateFolder, tokenizer: TextTokenizer, side: Side
     return asked.strip(), tokenizer.add(asked.strip())
 
 
-def _side(spec: Late, folder: LateFolder, encoder: Encoder, side: Side, marker: tuple[str, int | None]) -> LateText:
+def _side(
+    spec: Late, folder: LateFolder, encoder: Encoder, side: Side, marker: tuple[str, int | None], chunks: Chunks | None
+) -> LateText:
     asked, prompt = (spec.query_length, spec.query_prompt) if side == "query" else (spec.doc_length, spec.doc_prompt)
     said = folder.lengths.get(side) or _LENGTHS[side]
-    length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
+    if side == "doc" and spec.positions is not None:
+        said = spec.positions
+    if chunks is not None and side == "doc":
+        length = whole_length(asked or folder.whole, chunks, encoder.backbone, where=folder.path)
+    else:
+        length = checked_length(asked, said, encoder.backbone, name=f"{side}_length", where=folder.path)
     prompt = folder.prompts.get(side, "") if prompt is None else prompt
     room = int(marker[1] is not None)
-    return LateText(prompt, length, *marker, encoder.tokenizer.cut(length - room))
+    cut = spec.query_cut or folder.query_cut if side == "query" else None
+    return LateText(prompt, length, *marker, encoder.tokenizer.cut(length - room, cut), cut)
 
 
 def _expansion(spec: Late, folder: LateFolder, tokenizer: TextTokenizer) -> Expansion | None:

@@ -6,7 +6,7 @@ The root is also a plain Hugging Face checkpoint. Our own `rankwright.json` adds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .. import storage
@@ -14,6 +14,7 @@ from ..types import Side
 from .encoder import Encoder
 from .folders import FORMAT, SETTINGS
 from .late_folders import GENERAL
+from .long import Chunks
 from .writing import write_checkpoint, write_head, write_modules
 
 _CARD = """\
@@ -60,6 +61,8 @@ class LateFacts:
     expansion: bool
     attend: bool
     skiplist: tuple[str, ...]
+    query_cut: str | None = None  # None: as the tokenizer does it
+    chunks: Chunks | None = None
 
 
 def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
@@ -74,7 +77,8 @@ def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
         modules.append((_MASK, f"{len(modules)}_MultiVectorMask"))
         storage.write_json(folder / modules[-1][1] / "config.json", {"skiplist_words": list(facts.skiplist)})
     write_modules(folder, modules)
-    lengths = {"max_seq_length": max(facts.lengths.values()), "do_lower_case": encoder.tokenizer.lower_case}
+    at_once = facts.lengths["doc"] if facts.chunks is None else facts.chunks.length
+    lengths = {"max_seq_length": max(facts.lengths["query"], at_once), "do_lower_case": encoder.tokenizer.lower_case}
     storage.write_json(folder / "sentence_bert_config.json", lengths)
     general = {
         "model_type": "ColBERT" if facts.cosine else "MultiVectorEncoder",
@@ -84,13 +88,15 @@ def write_late(folder: Path, encoder: Encoder, facts: LateFacts) -> None:
         "query_prefix": facts.markers["query"],
         "document_prefix": facts.markers["doc"],
         "query_length": facts.lengths["query"],
-        "document_length": facts.lengths["doc"],
+        "document_length": at_once,
         "do_query_expansion": facts.expansion,
         "attend_to_expansion_tokens": facts.attend,
         "skiplist_words": list(facts.skiplist),
     }
     storage.write_json(folder / GENERAL, general)
-    storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Late", "template": facts.template})
+    own: dict[str, object] = {"query_cut": facts.query_cut} if facts.query_cut else {}
+    own |= {"chunks": asdict(facts.chunks), "doc_length": facts.lengths["doc"]} if facts.chunks else {}
+    storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Late", "template": facts.template, **own})
     storage.write_text(folder / "README.md", _card(encoder, facts, kind))
 
 

@@ -55,6 +55,11 @@ class Ranker(torch.nn.Module, ABC):
         """
 
     @property
+    def best_of(self) -> int:
+        """Of a document's many vectors, how many best ones a query vector's score is the mean of."""
+        return 1
+
+    @property
     def pairing(self) -> Callable[[Texts, Texts], Texts] | None:
         """Joins queries and documents row by row into the texts that `represent` scores; None: it takes them apart."""
         return None

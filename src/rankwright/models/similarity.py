@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..types import Reps
+from .windows import best_mean
 
 _CELLS = 1 << 21  # token pairs compared at a time: 8 MB of float32
 
@@ -21,7 +22,7 @@ def dot(queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None) -
 
 
 def maxsim(
-    queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None, cells: int = _CELLS
+    queries: Reps, docs: Reps, *, pairs: Int[Tensor, "q n"] | None = None, cells: int = _CELLS, best: int = 1
 ) -> Float[Tensor, "q m"]:
     """For each query token its best document token's dot product, summed over the query (ColBERT, arXiv:2004.12832).
 
@@ -32,22 +33,23 @@ def maxsim(
         pairs: compare query i with the docs ``pairs[i]`` only.
         cells: token pairs whose products are in memory at a time (at least one query's with one document). What a
             backward pass needs of them is computed again, so training takes no more.
+        best: the mean over so many best document tokens in place of the best one alone (chunks of a document).
     """
     tq, td = queries.values.shape[1], docs.values.shape[1]
     if pairs is not None:
-        return _in_pairs(queries, docs, pairs, max(1, cells // max(1, tq * td)))
+        return _in_pairs(queries, docs, pairs, max(1, cells // max(1, tq * td)), best)
     rows = max(1, min(len(queries.values), 2048 // max(1, tq)))  # wide enough for the matrix product
     columns = max(1, cells // max(1, rows * tq * td))
     made = [
-        torch.cat([_block(_all, *q, *d) for d in _parts(docs, columns)], dim=1) for q in _parts(queries, rows)
+        torch.cat([_block(_all, *q, *d, best) for d in _parts(docs, columns)], dim=1) for q in _parts(queries, rows)
     ]  # fmt: skip
     return torch.cat(made)
 
 
-def _in_pairs(queries: Reps, docs: Reps, pairs: Int[Tensor, "q n"], rows: int) -> Float[Tensor, "q n"]:
+def _in_pairs(queries: Reps, docs: Reps, pairs: Int[Tensor, "q n"], rows: int, best: int) -> Float[Tensor, "q n"]:
     query = torch.arange(len(pairs), device=pairs.device).repeat_interleave(pairs.shape[1])
     made = [
-        _block(_each, queries.values[q], queries.mask[q], docs.values[d], docs.mask[d])
+        _block(_each, queries.values[q], queries.mask[q], docs.values[d], docs.mask[d], best)
         for q, d in zip(query.split(rows), pairs.flatten().split(rows))
     ]
     return torch.cat(made).view(pairs.shape)
@@ -58,27 +60,35 @@ def _parts(reps: Reps, rows: int) -> list[tuple[Tensor, Tensor]]:
     return list(zip(reps.values.split(rows), reps.mask.split(rows)))
 
 
-def _block(compare, q: Tensor, q_mask: Tensor, d: Tensor, d_mask: Tensor) -> Tensor:
+def _block(compare, q: Tensor, q_mask: Tensor, d: Tensor, d_mask: Tensor, best: int) -> Tensor:
     """`compare` on one block; with a graph, its products are dropped and computed again in the backward pass."""
     if torch.is_grad_enabled() and (q.requires_grad or d.requires_grad):
-        return checkpoint(compare, q, q_mask, d, d_mask, use_reentrant=False, preserve_rng_state=False)
-    return compare(q, q_mask, d, d_mask)
+        return checkpoint(compare, q, q_mask, d, d_mask, best, use_reentrant=False, preserve_rng_state=False)
+    return compare(q, q_mask, d, d_mask, best)
 
 
 def _all(
-    q: Float[Tensor, "q i dim"], q_mask: Bool[Tensor, "q i"], d: Float[Tensor, "m j dim"], d_mask: Bool[Tensor, "m j"]
+    q: Float[Tensor, "q i dim"],
+    q_mask: Bool[Tensor, "q i"],
+    d: Float[Tensor, "m j dim"],
+    d_mask: Bool[Tensor, "m j"],
+    best: int,
 ) -> Float[Tensor, "q m"]:
     products = (_wide(q).flatten(0, 1) @ _wide(d).flatten(0, 1).T).view(*q.shape[:2], *d.shape[:2])
-    best = products.masked_fill(~d_mask, -torch.inf).amax(-1)
-    return best.masked_fill(~q_mask[..., None], 0).sum(1)
+    found = best_mean(products.masked_fill(~d_mask, -torch.inf), best)
+    return found.masked_fill(~q_mask[..., None], 0).sum(1)
 
 
 def _each(
-    q: Float[Tensor, "n i dim"], q_mask: Bool[Tensor, "n i"], d: Float[Tensor, "n j dim"], d_mask: Bool[Tensor, "n j"]
+    q: Float[Tensor, "n i dim"],
+    q_mask: Bool[Tensor, "n i"],
+    d: Float[Tensor, "n j dim"],
+    d_mask: Bool[Tensor, "n j"],
+    best: int,
 ) -> Float[Tensor, " n"]:
     products = _wide(q) @ _wide(d).transpose(1, 2)
-    best = products.masked_fill(~d_mask[:, None], -torch.inf).amax(-1)
-    return best.masked_fill(~q_mask, 0).sum(1)
+    found = best_mean(products.masked_fill(~d_mask[:, None], -torch.inf), best)
+    return found.masked_fill(~q_mask, 0).sum(1)
 
 
 def _wide(values: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

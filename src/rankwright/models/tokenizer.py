@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -54,10 +55,10 @@ class TextTokenizer:
         self.segments = "token_type_ids" in whole.model_input_names
         self._special = frozenset(whole.all_special_ids)
 
-    def cut(self, length: int) -> tokenizers.Tokenizer:
-        """The tokenizer that keeps at most `length` tokens, special ones included."""
+    def cut(self, length: int, end: str | None = None) -> tokenizers.Tokenizer:
+        """The tokenizer that keeps at most `length` tokens, special ones included; `end`: which end is lost."""
         made = tokenizers.Tokenizer.from_str(self._base.to_str())
-        made.enable_truncation(length, direction=self.direction)
+        made.enable_truncation(length, direction=end or self.direction)
         return made
 
     def __len__(self) -> int:
@@ -83,6 +84,11 @@ class TextTokenizer:
         """How many special tokens stand before a text: one or none."""
         return int(self._base.encode("a").ids[0] in self._special)
 
+    @property
+    def trailing(self) -> int:
+        """How many special tokens stand behind a text: one or none."""
+        return int(self._base.encode("a").ids[-1] in self._special)
+
     def prompt_tokens(self, prompt: str) -> int:
         """How many tokens the prompt takes in front of a text, leading special tokens included."""
         if not prompt:
@@ -105,6 +111,17 @@ class TextTokenizer:
         begin, end = ([at for at, one in enumerate(of) if one == side] for side in (0, 1))
         return made.ids[: begin[0]], made.ids[begin[-1] + 1 : end[0]], made.ids[end[-1] + 1 :]
 
+    def lengthen(self, positions: int) -> None:
+        """Let the saved files say that texts of so many tokens are read."""
+        config = json.loads(self.files.get("tokenizer_config.json", b"{}"))
+        config["model_max_length"] = self.max_length = positions
+        self.files["tokenizer_config.json"] = json.dumps(config, indent=2, ensure_ascii=False).encode()
+
+    def encode_ends(self, texts: Sequence[str], prompt: str, length: int, *, special: bool = True) -> Texts:
+        """As `encode`, but of a text that is too long the last tokens stay; special tokens and prompt stay too."""
+        head = (self.prompt_tokens(prompt) or self.leading) if special else 0
+        return keep_ends(self.encode(self._base, texts, prompt, special=special), length, head=head)
+
     def encode(self, cutter: tokenizers.Tokenizer, texts: Sequence[str], prompt: str, *, special: bool = True) -> Texts:
         """Ragged ids; a text without any token becomes one end (or padding) token, so that it has a vector.
 
@@ -125,6 +142,16 @@ class TextTokenizer:
         offsets = np.concatenate([np.zeros(1, np.int64), lengths.cumsum()])
         values = np.fromiter(chain.from_iterable(rows), np.int64, int(offsets[-1]))
         return Texts(torch.from_numpy(values), torch.from_numpy(offsets))
+
+
+def keep_ends(texts: Texts, length: int, *, head: int) -> Texts:
+    """Texts of at most `length` tokens: a longer one keeps its first `head` tokens and its last."""
+    head = min(head, length - 1)
+    over = (texts.lengths - length).clamp(min=0)
+    place = torch.arange(len(texts.values)) - torch.repeat_interleave(texts.offsets[:-1], texts.lengths)
+    kept = (place < head) | (place >= head + torch.repeat_interleave(over, texts.lengths))
+    lengths = texts.lengths - over
+    return Texts(texts.values[kept], torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]))
 
 
 def _has_surrogate(text: str) -> bool:

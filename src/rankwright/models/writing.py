@@ -6,7 +6,7 @@ The root is also a plain Hugging Face checkpoint. Our own `rankwright.json` adds
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from .. import storage
 from ..types import Side
 from .encoder import Encoder
 from .folders import ACTIVATION_NAMES, FORMAT, POOLING_FLAGS, POOLING_NAMES, SETTINGS
+from .long import Chunks
 
 _TYPE = "sentence_transformers.models."
 _CARD = """\
@@ -55,6 +56,14 @@ class Facts:
     template: str
     prompts: dict[Side, str]
     lengths: dict[Side, int]
+    query_cut: str | None = None  # None: as the tokenizer does it
+    chunks: Chunks | None = None
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the model reads at once."""
+        doc = self.lengths["doc"] if self.chunks is None else self.chunks.length
+        return max(self.lengths["query"], doc)
 
 
 def write_pair(folder: Path, encoders: Mapping[Side, Encoder], facts: Facts) -> None:
@@ -81,7 +90,7 @@ def write_encoder(folder: Path, encoder: Encoder, facts: Facts) -> None:
         modules.append(("Normalize", place))
         storage.write_json(folder / place / "config.json", {})
     write_modules(folder, [(_TYPE + name, path) for name, path in modules])
-    lengths = {"max_seq_length": max(facts.lengths.values()), "do_lower_case": encoder.tokenizer.lower_case}
+    lengths = {"max_seq_length": facts.longest, "do_lower_case": encoder.tokenizer.lower_case}
     storage.write_json(folder / "sentence_bert_config.json", lengths)
     general = {
         "model_type": "SentenceTransformer",
@@ -90,7 +99,9 @@ def write_encoder(folder: Path, encoder: Encoder, facts: Facts) -> None:
         "similarity_fn_name": "cosine" if facts.cosine else "dot",
     }
     storage.write_json(folder / "config_sentence_transformers.json", general)
-    own = {f"{side}_length": length for side, length in facts.lengths.items()}
+    own: dict[str, object] = {f"{side}_length": length for side, length in facts.lengths.items()}
+    own |= {"query_cut": facts.query_cut} if facts.query_cut else {}
+    own |= {"chunks": asdict(facts.chunks)} if facts.chunks else {}
     storage.write_json(folder / SETTINGS, {"format": FORMAT, "kind": "Dense", "template": facts.template, **own})
     storage.write_text(folder / "README.md", _card(encoder, facts, kind))
 

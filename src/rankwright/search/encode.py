@@ -118,7 +118,7 @@ def encode(
     if team.told(team.rank == 0 and storage.is_current(folder, kind, key)):
         return opened(folder)
     meta: dict[str, Any] = {"rows": len(doc_ids), "dtype": dtype, "shard_rows": shard_rows, "side": side}
-    meta["precision"] = arithmetic
+    meta |= {"precision": arithmetic} | ({"best_of": ranker.best_of} if many else {})
     work = _Shards(doc_ids, shard_rows, tokens, tokens_per_batch, dtype, folder, many)
     with encoder(ranker, side, device=device, workers=workers, precision=arithmetic) as run, ExitStack() as stack:
         if team.rank:
@@ -219,7 +219,7 @@ def embed(
     ):
         values, lengths = run(tokens, np.arange(len(doc_ids)), tokens_per_batch, bar)
     many = ranker.vectors_per_text == "many"
-    return TokenVectors(doc_ids, [(values, lengths)]) if many else Vectors(doc_ids, [values])
+    return TokenVectors(doc_ids, [(values, lengths)], best_of=ranker.best_of) if many else Vectors(doc_ids, [values])
 
 
 def micro_batches(lengths: Int[np.ndarray, " rows"], tokens_per_batch: int) -> list[np.ndarray]:

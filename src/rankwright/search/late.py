@@ -75,7 +75,7 @@ class LateIndex(Index[np.ndarray]):
             for first in range(begin, end, _QUERIES_AT_ONCE):
                 pairs = order[first : min(first + _QUERIES_AT_ONCE, end)]
                 products = np.matmul(queries[query_rows[pairs]].astype(np.float64), doc.T)
-                made[pairs] = products.max(axis=2).sum(axis=1)
+                made[pairs] = _best(products, self.vectors.best_of).sum(axis=1)
         return made
 
     def _hits(self, queries: Float[np.ndarray, "q t dim"], k: int, bar: Progress) -> Hits:
@@ -95,7 +95,9 @@ class LateIndex(Index[np.ndarray]):
                 values, lengths = block
                 products = space[: len(flat) * len(values)].view(len(flat), len(values))
                 torch.mm(flat, as_tensor(values).to(self.device).float().T, out=products)
-                return _best_tokens(products, lengths).view(count, width, len(lengths)).sum(1), rounding
+                return _best_tokens(products, lengths, self.vectors.best_of).view(count, width, len(lengths)).sum(
+                    1
+                ), rounding
 
             return score
 
@@ -110,6 +112,7 @@ class LateIndex(Index[np.ndarray]):
         width, norms = queries.shape[1], _norms(queries)
         products = summing_error(norms, self.vectors.max_norm, dim=self.vectors.dim, device=self.device)
         tiny = (width - 1) * self.vectors.dim * float(np.finfo(np.float32).tiny)  # every token's product underflows
+        width += self.vectors.best_of - 1  # a mean of several is a sum too
         return products + 1.01 * width * UNIT * (norms * self.vectors.max_norm + products) + tiny
 
 
@@ -123,10 +126,27 @@ def _norms(queries: Float[np.ndarray, "q t dim"]) -> Float[np.ndarray, " q"]:
     return np.linalg.norm(queries.astype(np.float64), axis=2).sum(axis=1)
 
 
-def _best_tokens(products: Tensor, lengths: Int[np.ndarray, " rows"]) -> Tensor:
-    """Each document's largest product [query tokens, rows]. On a CPU NumPy finds them 3x faster than torch."""
+def _best(products: Float[np.ndarray, "q t tokens"], count: int) -> Float[np.ndarray, "q t"]:
+    """The mean of the `count` largest products of each query token."""
+    if count == 1:
+        return products.max(axis=2)
+    return np.sort(products, axis=2)[:, :, -count:].mean(axis=2)
+
+
+def _best_tokens(products: Tensor, lengths: Int[np.ndarray, " rows"], count: int) -> Tensor:
+    """Each document's largest product, or the mean of its `count` largest [query tokens, rows].
+
+    On a CPU NumPy finds the largest 3x faster than torch.
+    """
     import torch
 
+    if count > 1:
+        there = torch.arange(int(lengths.max()))[None] < torch.from_numpy(lengths)[:, None]
+        wide = products.new_full((len(products), *there.shape), -torch.inf)
+        wide[:, there.to(products.device)] = products
+        top = wide.topk(min(count, wide.shape[2]), dim=2).values
+        found = top > -torch.inf
+        return top.masked_fill(~found, 0).sum(2) / found.sum(2)
     if products.device.type == "cpu":
         return torch.from_numpy(np.maximum.reduceat(products.numpy(), np.cumsum(lengths) - lengths, axis=1))
     sizes = torch.from_numpy(lengths).to(products.device)

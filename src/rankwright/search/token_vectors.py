@@ -33,13 +33,17 @@ class TokenVectors:
     A shard holds the vectors of consecutive documents one after the other; `lengths` says how many each has.
     """
 
-    def __init__(self, ids: Sequence[str], shards: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    def __init__(
+        self, ids: Sequence[str], shards: Sequence[tuple[np.ndarray, np.ndarray]], *, best_of: int = 1
+    ) -> None:
         """Token vectors that are already in memory, as (values [tokens, dim], lengths [rows]) of each shard.
+
+        `best_of`: how many of a text's best vectors a query vector's score is the mean of.
 
         Raises:
             UsageError: shapes or dtypes do not fit.
         """
-        self.ids = DocIds.of(ids)
+        self.ids, self.best_of = DocIds.of(ids), best_of
         self._place([values for values, _ in shards], [lengths for _, lengths in shards])
         if problem := self._misfit():
             raise UsageError(problem, fix="pass one float32 or float16 row per token, at least one per id")
@@ -54,7 +58,7 @@ class TokenVectors:
         """
         manifest = storage.verify(folder, KIND)
         made = object.__new__(cls)
-        made.ids = DocIds.open(manifest.folder)
+        made.ids, made.best_of = DocIds.open(manifest.folder), int(manifest.meta.get("best_of", 1))
         count = -(-len(made.ids) // max(1, int(manifest.meta["shard_rows"])))
         parts = [[storage.read_npy(manifest.folder / name(i)) for i in range(count)] for name in _NAMES]
         made._place(*parts)

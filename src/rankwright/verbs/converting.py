@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..console import out, out_json
 from ..data import Reading
 from ..errors import UsageError
 from ..outputs import command, new_folder
+
+if TYPE_CHECKING:
+    from ..data.dialects import Turns
 
 
 def convert(given: Namespace) -> None:
@@ -19,14 +23,15 @@ def convert(given: Namespace) -> None:
         raise UsageError(
             what, fix="rankwright convert SOURCE --out FOLDER, or rankwright convert recipe FILE --out FILE"
         )
-    from ..data.dialects import BEIR, HoldOut, convert
+    from ..data.dialects import BEIR, HoldOut, convert, detect
 
     reading = Reading(lenient=given.lenient)
     held = None if given.validation is None else HoldOut(given.validation, given.seed, given.split)
+    dialect = given.dialect or detect(given.source[0])
     made = convert(
-        given.source[0], new_folder(given.out), to=given.to, dialect=given.dialect, split=given.split,
+        given.source[0], new_folder(given.out), to=given.to, dialect=dialect, split=given.split,
         corpus=given.corpus, queries=given.queries, permutations=given.permutations, repair=given.repair,
-        strata=given.strata, held=held, reading=reading,
+        strata=given.strata, turns=_turns(given, dialect), answers=given.answers, held=held, reading=reading,
     )  # fmt: skip
     if given.json:
         facts = {"from": made.dialect, "to": given.to, "folder": str(made.folder), "counts": made.counts}
@@ -41,6 +46,23 @@ def convert(given: Namespace) -> None:
         else command("convert", made.folder, "--out", "DATA")
     )
     return out(f"next: {after}")
+
+
+def _turns(given: Namespace, dialect: str) -> Turns | None:
+    """How conversations are written, where the command says anything of it; else as the dialect does."""
+    from ..data.dialects import Turns
+    from ..data.dialects.chatrag import ChatRAG, Histories
+
+    if given.turns is None and given.roles is None and given.turn is None:
+        return None
+    usual = Histories().turns if dialect == Histories.name else ChatRAG().turns
+    words: list[str] = given.roles or []
+    pairs = [word.partition("=") for word in words]
+    if any(not (role and sign and name) for role, sign, name in pairs):
+        raise UsageError(f"--roles {' '.join(words)}", fix="write ROLE=NAME, e.g. --roles assistant=Agent")
+    roles = {**usual.roles, **{role: name for role, _, name in pairs}}
+    last = usual.last if given.turns is None else given.turns or None
+    return Turns(last, roles, given.turn or usual.template)
 
 
 def _recipe(given: Namespace) -> None:

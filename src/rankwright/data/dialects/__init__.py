@@ -27,7 +27,9 @@ from ._items import (
     read_text_file,
     text_files,
 )
+from ._turns import Turns
 from ._writing import WRITERS, Collection, write_beir_folder
+from .chatrag import ChatRAG, Histories
 from .colbert import ColBERT
 from .dpr import DPR
 from .flagembedding import FlagEmbedding
@@ -54,6 +56,7 @@ __all__ = [
     "Ranked",
     "Score",
     "Stream",
+    "Turns",
     "content_id",
     "convert",
     "detect",
@@ -62,7 +65,7 @@ __all__ = [
 
 _READERS: tuple[Dialect, ...] = (
     Trove(), SyDir(), Tevatron(), TevatronIds(), DPR(), FlagEmbedding(), SentenceTransformers(), MSMarco(), ColBERT(),
-    Matchmaker(), MatchmakerTexts(), RankGPT(), TrecRun(), Questions(), IrDatasets(),
+    Matchmaker(), MatchmakerTexts(), RankGPT(), ChatRAG(), Histories(), TrecRun(), Questions(), IrDatasets(),
 )  # fmt: skip
 DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in _READERS}
 BEIR = "beir"  # folders that `Dataset` opens as they are
@@ -128,7 +131,9 @@ def read(
     path, reading = Path(source), reading or Reading()
     reader = dialect if isinstance(dialect, Dialect) else DIALECTS[dialect]
     for role, given in (("corpus", corpus), ("queries", queries)):
-        beside = path.is_dir() or role in reader.separate  # what lies in a folder belongs to it
+        beside = (
+            path.is_dir() and not reader.own_texts
+        ) or role in reader.separate  # what lies in a folder belongs to it
         files = [Path(given)] if given else text_files(path, role) if beside else []
         if role in reader.separate and not files:
             texts = "documents" if role == "corpus" else role
@@ -154,6 +159,8 @@ def convert(
     permutations: str | Path | None = None,
     repair: bool = False,
     strata: bool = False,
+    turns: Turns | None = None,
+    answers: bool = False,
     held: HoldOut | None = None,
     reading: Reading | None = None,
 ) -> Converted:
@@ -167,6 +174,7 @@ def convert(
         corpus, queries: as in `read`.
         permutations, repair: as in `RankGPT`.
         strata: as in `DPR`.
+        turns, answers: as in `ChatRAG` and `Histories`; None: as these have it.
         held: which queries are set aside for validation, in a data set; None: none.
 
     Raises:
@@ -190,6 +198,13 @@ def convert(
         if dialect != DPR.name:
             raise UsageError(f"--strata is for {DPR.name}, and {source} is {dialect}", fix="leave it out")
         reader = DPR(strata=True)
+    if dialect == ChatRAG.name:
+        reader = ChatRAG(turns or ChatRAG().turns, answers)
+    elif dialect == Histories.name and not answers:
+        reader = Histories(turns or Histories().turns)
+    elif turns is not None or answers:
+        what = f"turns and answers are of conversations, and {source} is {dialect}"
+        raise UsageError(what, fix="leave them out, or check the source")
     counts = _written(
         source, out, to=to, reader=reader, split=split, texts=(corpus, queries), held=held, reading=reading
     )

@@ -86,11 +86,13 @@ class Dialect(ABC):
         name: as ``--from`` takes it.
         layout: what it looks like, in a few words.
         separate: which texts are never in its files: "corpus", "queries", both or none.
+        own_texts: files called corpus or documents beside the rows are its own to read.
     """
 
     name: ClassVar[str]
     layout: ClassVar[str]
     separate: ClassVar[frozenset[str]] = frozenset()
+    own_texts: ClassVar[bool] = False
 
     @abstractmethod
     def sniff(self, path: Path) -> bool:

@@ -31,6 +31,7 @@ class SentenceTransformers(Dialect):
     """Columns in order: the query, its positive, its negatives; or the query, a list of documents and their labels.
 
     ``label(s)`` that are whole numbers are grades, ``score(s)`` and fractions are a teacher's scores: one a document.
+    A column of negatives may hold lists.
     Held by Parquet, JSON lines, CSV or a folder that the `datasets` library saved. Texts make the ids.
     """
 
@@ -44,7 +45,8 @@ class SentenceTransformers(Dialect):
             return False
         if isinstance(first[texts[1]], list):
             return len(texts) == 2 and texts[1] in ("docs", "documents") and len(first) == 3
-        return isinstance(first[texts[1]], str) and all(isinstance(first[name], str | None) for name in texts[2:])
+        others = (first[name] for name in texts[2:])  # or a list of negatives
+        return isinstance(first[texts[1]], str) and all(isinstance(other, str | list | None) for other in others)
 
     def read(self, path: Path, reading: Reading) -> Stream:
         for file in data_files(path):
@@ -74,7 +76,8 @@ def _items(record: Record, split: str | None) -> Iterator[Item]:
 def _texts(record: Record, names: list[str]) -> list[Any]:
     """Positive and negatives; absent negatives are left out, an absent positive is for the reader to refuse."""
     first, *others = (record.fields[name] for name in names)
-    return [first, *(text for text in others if text is not None)]
+    flat = (text for other in others for text in (other if isinstance(other, list) else [other]))
+    return [first, *(text for text in flat if text is not None)]
 
 
 def _targets(record: Record, query: Query, docs: list[Document | None], split: str | None) -> Iterator[Item]:

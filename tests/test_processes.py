@@ -57,9 +57,9 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in storage.read_lines(folder / "stage-1" / "train" / "log.jsonl")]
 
 
-def weights_are_close(one: Path, two: Path) -> bool:
+def weights_are_close(one: Path, two: Path, *, but: str = "") -> bool:
     a, b = (load_file(folder / "model" / "model.safetensors") for folder in (one, two))
-    return set(a) == set(b) and all(np.abs(a[name] - b[name]).max() <= 2e-5 for name in a)
+    return set(a) == set(b) and all(np.abs(a[name] - b[name]).max() <= 2e-5 for name in a if name != but)
 
 
 def test_run_makes_of_two_processes_what_it_makes_of_one(recipe: Path, tmp_path: Path):
@@ -109,11 +109,12 @@ def test_two_processes_make_the_cross_encoder_of_one(tmp_path: Path, tiny_model:
     main(["run", str(recipe), "--folder", str(one), "--json"])
     assert losses(two)[0] == pytest.approx(losses(one)[0], rel=1e-6)
     assert losses(two) == pytest.approx(losses(one), rel=2e-5)
-    assert weights_are_close(one, two)
+    # RankNet sees differences of scores: the gradient of the last bias is rounding alone, which AdamW makes steps of
+    assert weights_are_close(one, two, but="classifier.bias")
     runs = [read_run(folder / "evaluation" / "data-test" / "trained.trec").to_dict() for folder in (one, two)]
     assert runs[0].keys() == runs[1].keys()
     for query, docs in runs[0].items():
-        assert runs[1][query] == pytest.approx(docs, abs=1e-4)
+        assert runs[1][query] == pytest.approx(docs, abs=2e-4)
 
 
 @pytest.mark.soak

@@ -66,6 +66,6 @@ def test_a_small_models_answers_become_rankings(answer, tmp_path: Path, tiny_dat
         asked = len(server.requests)
         main(words)
         assert len(server.requests) == asked == counts["asked"] == 4  # two windows a query
-    assert counts["complete"] + counts["repaired"] > 0
+    assert counts.get("complete", 0) + counts.get("repaired", 0) == 4
     found = read_run(tmp_path / "llm.trec").to_dict()
     assert {query: set(docs) for query, docs in found.items()} == {q: set(d) for q, d in first.to_dict().items()}

@@ -57,7 +57,7 @@ def test_strata_are_grades(records: list[dict], kind: str, tmp_path: Path):
 
 
 def test_strata_are_for_dpr_alone(tmp_path: Path, tiny_data: Path):
-    with pytest.raises(UsageError, match="--strata is for dpr"):
+    with pytest.raises(UsageError, match="--strata: for dpr"):
         convert(tiny_data, tmp_path / "out", strata=True)
 
 

@@ -188,27 +188,45 @@ def convert(
     if held is not None and to != BEIR:
         raise UsageError(f"--validation divides data sets, and {to} is another layout", fix="leave --to out")
     dialect = dialect or detect(source)
-    reader: str | Dialect = dialect
-    if dialect == RankGPT.name:
-        reader = RankGPT(None if permutations is None else Path(permutations), repair=repair)
-    elif permutations is not None or repair:
-        what = f"--permutations and --repair are for {RankGPT.name}, and {source} is {dialect}"
-        raise UsageError(what, fix="leave them out, or check the source")
-    if strata:
-        if dialect != DPR.name:
-            raise UsageError(f"--strata is for {DPR.name}, and {source} is {dialect}", fix="leave it out")
-        reader = DPR(strata=True)
-    if dialect == ChatRAG.name:
-        reader = ChatRAG(turns or ChatRAG().turns, answers)
-    elif dialect == Histories.name and not answers:
-        reader = Histories(turns or Histories().turns)
-    elif turns is not None or answers:
-        what = f"turns and answers are of conversations, and {source} is {dialect}"
-        raise UsageError(what, fix="leave them out, or check the source")
+    reader = _reader(dialect, source, permutations, turns, repair=repair, strata=strata, answers=answers)
     counts = _written(
         source, out, to=to, reader=reader, split=split, texts=(corpus, queries), held=held, reading=reading
     )
     return Converted(dialect, out, counts)
+
+
+def _reader(
+    dialect: str,
+    source: str | Path,
+    permutations: str | Path | None,
+    turns: Turns | None,
+    *,
+    repair: bool,
+    strata: bool,
+    answers: bool,
+) -> str | Dialect:
+    """The dialect as it was asked for, else its name.
+
+    Raises:
+        UsageError: something was asked for that this dialect knows nothing of.
+    """
+    wanted = {
+        "--permutations and --repair": (permutations is not None or repair, (RankGPT.name,)),
+        "--strata": (strata, (DPR.name,)),
+        "--turns, --roles and --turn": (turns is not None, (ChatRAG.name, Histories.name)),
+        "--answers": (answers, (ChatRAG.name,)),
+    }
+    for what, (asked, of) in wanted.items():
+        if asked and dialect not in of:
+            fix = "leave them out, or check the source"
+            raise UsageError(f"{what}: for {' and '.join(of)}, and {source} is {dialect}", fix=fix)
+    if dialect == RankGPT.name:
+        return RankGPT(None if permutations is None else Path(permutations), repair=repair)
+    if dialect == ChatRAG.name:
+        return ChatRAG(turns or ChatRAG().turns, answers)
+    if dialect == Histories.name:
+        return Histories(turns or Histories().turns)
+    return DPR(strata=True) if strata else dialect
 
 
 def _written(

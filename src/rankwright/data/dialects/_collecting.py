@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,17 +125,21 @@ def write_beir(
     tables = {_file_name(name, source): rows.judgements(reading, queries, corpus) for name, rows in judged.items()}
     scores, ranking = (rows.scores(reading, queries, corpus) if len(rows) else None for rows in (scored, ranked))
     for name, rows in answered.items():
-        with write_file(folder / "answers" / f"{_file_name(name, source)}.jsonl") as file:
-            lines = Lines(file)
-            for query, answers in rows.items():
-                lines.add({"_id": query, "answers": list(answers)})
-            lines.flush()
+        _write_answers(folder / "answers" / f"{_file_name(name, source)}.jsonl", rows)
     counts = {
         "documents": len(corpus), "queries": len(queries), "judgements": sum(map(len, tables.values())),
         "scores": len(scores or ()), "ranked documents": len(ranking or ()),
         "questions with answers": sum(map(len, answered.values())),
     }  # fmt: skip
     return counts | write_evidence(folder, Evidence(tables, scores, ranking), held, where=source)
+
+
+def _write_answers(path: Path, rows: Mapping[str, Iterable[str]]) -> None:
+    with write_file(path) as file:
+        lines = Lines(file)
+        for query, answers in rows.items():
+            lines.add({"_id": query, "answers": list(answers)})
+        lines.flush()
 
 
 def write_scores(path: Path, table: Run) -> None:

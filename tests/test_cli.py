@@ -18,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rankwright import storage
 from rankwright.cli import main, parser
@@ -265,8 +267,10 @@ def test_every_verb_says_what_to_run_next(recipe: Path, tiny_model: Path, tiny_d
         ("export", model, "--verify"), ("topics", data, "--model", model, "--topics", "2", "--out", "t.tsv"),
         ("convert", data, "--to", "tevatron", "--out", "t"),
         ("rerank", "a.trec", data, "--model", model, "--out", "r.trec"),
-        ("convert", "t", "--out", "c"),
+        ("convert", "t", "--out", "c"), ("import-dpr", "dpr.40", "--base", model, "--out", "imported"),
     )  # fmt: skip
+    weights = {f"question_model.{name}": value for name, value in load_file(tiny_model / "model.safetensors").items()}
+    torch.save({"model_dict": weights}, "dpr.40")
     with _endpoint() as url:
         rank = ("rank", "b.trec", data, "--endpoint", url, "--llm", "m", "--out", "p.trec")
         told_by_all(capsys, *lines, rank)

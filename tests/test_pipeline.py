@@ -122,20 +122,20 @@ def test_time_per_query_is_measured_and_remembered(tmp_path, tiny_model, tiny_da
 
 
 def test_mined_documents_join_with_their_grade(tmp_path, tiny_model, tiny_data, monkeypatch):
-    seen, identity = [], Pipeline._identity
+    seen, opened = [], Pipeline._opened
 
-    def watched(self, stage, ranker, mixture, sources):
-        seen.append(list(sources))
-        return identity(self, stage, ranker, mixture, sources)
+    def watched(self, *arguments):
+        seen.append(opened(self, *arguments))
+        return seen[-1]
 
-    monkeypatch.setattr(Pipeline, "_identity", watched)
+    monkeypatch.setattr(Pipeline, "_opened", watched)
     stage = {
         "data": [{"Judged": {"dataset": str(tiny_data)}}], "group": {"Random": {"size": 4}},
         "mine": {"by": "bm25", "keep": {"ranks": [1, 10]}, "grade": 1},
         "objective": [{"loss": "KLDivergence"}], "train": {"steps": 1},
     }  # fmt: skip
     carried_out(tmp_path, "made", tiny_model, [], stages=[stage])
-    mined, judged = seen[0]
+    mined, judged = seen[0].sources
     assert mined.qrels.endswith("negatives.tsv")
     assert (mined.grade, judged.grade) == (1.0, None)
 

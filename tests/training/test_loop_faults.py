@@ -18,6 +18,7 @@ from rankwright.errors import ArtefactError, DataError, RecipeError, ResourceErr
 from rankwright.training import Cycle, Part, Train, Validator, checkpoint, optim
 from rankwright.training import loop as loop_module
 from rankwright.training.checkpoint import State
+from rankwright.training.step import StepResult
 
 _spec = importlib.util.spec_from_file_location("training_loop", Path(__file__).with_name("test_loop.py"))
 assert _spec
@@ -291,7 +292,7 @@ class Calm(loop_module.Step):
     """A step that never runs out of memory, whatever `any_rank` says."""
 
     def _attempt(self, batch, step, weight, last):
-        return loop_module.StepResult(1.0, 1, 1, 1, 0)
+        return StepResult(1.0, 1, 1, 1, 0)
 
 
 def test_what_goes_wrong_in_the_supply_comes_out_and_the_run_goes_on_later(tmp_path: Path):

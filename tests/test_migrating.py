@@ -31,10 +31,6 @@ WORDS = {
     "org/name@revision",
     "sr-dpr-*",
 }
-COMING = {  # made beside this page: remove what is there
-    "recipe.order: cycle", "repeats", "name", "Drawn.size", "Drawn.rest", "Dense.freeze_docs",
-    "rankwright import-dpr", "rankwright convert --strata",
-}  # fmt: skip
 
 
 def exists(name: str) -> bool:
@@ -61,8 +57,6 @@ def component(name: str) -> object:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_named_exists(name: str):
-    if name in COMING and not exists(name):
-        pytest.skip("on its way")
     assert exists(name), name
 
 

@@ -550,7 +550,7 @@ def test_turns_are_chosen_and_written_as_asked(tmp_path: Path) -> None:
     for bad in ({"last": 0}, {"template": "{role}"}, {"template": "{content} {x}"}, {"template": "{content"}):
         with pytest.raises(UsageError):
             Turns(**bad)
-    with pytest.raises(UsageError, match="conversations"):
+    with pytest.raises(UsageError, match=r"--turns.*for chatrag and histories"):
         convert(place({"t.jsonl": jsonl(TEVATRON)}, tmp_path / "t"), tmp_path / "o", turns=turns)
 
 
@@ -660,3 +660,15 @@ def test_every_layout_of_files_is_damaged() -> None:
         "ir_datasets",
         "questions",
     }  # these have no judgements: test_answer_files.py
+
+
+def test_answers_of_dpr_come_along_and_must_be_texts(tmp_path: Path):
+    passage = {"title": "Paris", "text": "Paris is large.", "passage_id": "1"}
+    record = {"question": "which is large?", "answers": ["Paris", "paris"], "positive_ctxs": [passage]}
+    (tmp_path / "nq.json").write_text(json.dumps([record]))
+    convert(tmp_path / "nq.json", tmp_path / "out", to="beir")
+    dataset = Dataset.open(tmp_path / "out")
+    assert dataset.answers("train") == {dataset.queries[0].id: ("Paris", "paris")}
+    (tmp_path / "bad.json").write_text(json.dumps([record | {"answers": [1]}]))
+    with pytest.raises(DataError, match=r"answers.*a list of texts"):
+        convert(tmp_path / "bad.json", tmp_path / "other", to="beir")

@@ -243,7 +243,8 @@ def test_the_command_writes_a_run_that_a_source_reads(server, work, tiny_data, c
     assert "1 repaired" in said.out
     assert "1 requests failed" in said.out
     assert server.headers[-1]["Authorization"] == f"Bearer {KEY}"
-    rows = Ranking(str(tiny_data), run="p.trec", target="rank").rows(Dataset.open(tiny_data), reading=Reading())
+    source = Ranking(str(tiny_data), run="p.trec", target="rank")
+    (rows,) = source.parts(Dataset.open(tiny_data), reading=Reading())
     assert len(rows.queries) == 6
     assert rows.values[:10].tolist() == list(range(10, 0, -1))
     first = Path("p.trec").read_bytes()

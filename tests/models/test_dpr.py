@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, DPRConfig, DPRContextEncoder, DPRQuestionEncoder
 
+from rankwright.cli import main
 from rankwright.errors import ArtefactError, RecipeError, UsageError
 from rankwright.models import Dense, load
 from rankwright.models.dpr import import_checkpoint
@@ -132,6 +133,14 @@ def test_checkpoints_become_model_folders(pair, layout: str, tmp_path: Path):
     assert (made.encoders, made.settings["sequence_length"]) == (2, 64)
     check(load(tmp_path / "out"), *pair)
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"out"}
+
+
+def test_the_verb_says_what_was_made_and_what_to_run_next(pair, tmp_path: Path, capsys):
+    torch.save(state(*pair), tmp_path / "best.cp")
+    main(["import-dpr", str(tmp_path / "best.cp"), "--base", str(TINY), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert f"model: {tmp_path / 'out'}  (2 encoder(s); its training: " in said
+    assert f"next:  rankwright encode {tmp_path / 'out'} DATA --out vectors" in said
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])

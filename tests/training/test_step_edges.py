@@ -52,7 +52,7 @@ def first_rows(whole, queries: int, docs: int):
         whole, queries=whole.queries.take(rows), docs=whole.docs.take(columns), lists=rows[:, None] % docs,
         targets=torch.ones(queries, 1), mask=torch.ones(queries, 1, dtype=torch.bool),
         known_queries=none, known_docs=none, known_targets=torch.zeros(0),
-        query_ids=whole.query_ids[:queries], doc_ids=whole.doc_ids[:docs],
+        query_ids=whole.query_ids[:queries], doc_ids=whole.doc_ids[:docs], drawn=(),
     )  # fmt: skip
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..policy import Reading
-from ._items import JUDGED_ABOVE, JUDGED_BELOW, Dialect, Judgement, Query, Record, Stream, Wording, data_files, split_of
+from ._items import (
+    JUDGED_ABOVE,
+    JUDGED_BELOW,
+    Answered,
+    Dialect,
+    Judgement,
+    Query,
+    Record,
+    Stream,
+    Wording,
+    data_files,
+    split_of,
+)
 from ._records import first_record, records
 
 _POSITIVE = ("positive_ctxs", "positive_contexts")
@@ -19,7 +31,7 @@ class DPR(Dialect):
     """``question, positive_ctxs[{title, text, passage_id}], negative_ctxs[...], hard_negative_ctxs[...]``.
 
     SR-DPR's names are understood too: ``questions[], positive_contexts, hardneg_contexts``; each wording of a question
-    becomes a query. Queries have no id, so their text makes it.
+    becomes a query. Queries have no id, so their text makes it. ``answers[]`` are kept where there are any.
 
     Args:
         strata: positive, hard and other negatives as grades 2, 1 and 0 instead of 1, 0 and 0, and questions as SR-DPR
@@ -48,6 +60,11 @@ class DPR(Dialect):
                 if len(queries) > 1:
                     sample = str(fields.get("sample_id", queries[0].id))
                     yield from ((where, Wording(query.id, sample)) for query in queries)
+                answers = record.list("answers")
+                if not all(isinstance(answer, str) for answer in answers):
+                    record.wrong("answers", "a list of texts", answers)
+                elif answers:
+                    yield from ((where, Answered(query.id, tuple(answers), split)) for query in queries)
                 for names, grade in _STRATA if self.strata else _GRADES:
                     for passage in (passage for name in names for passage in record.list(name)):
                         if not isinstance(passage, dict):

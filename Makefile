@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 
+unexport PYTHONDONTWRITEBYTECODE  # what is imported is compiled once, not in every process that a test starts
+
 .PHONY: quickstart setup check test soak docs bench clean
 
 quickstart: .venv/quickstart.ok

@@ -328,13 +328,24 @@ def _model_bytes(folder: Path) -> dict:
     return {n: f["sha256"] for n, f in storage.read_manifest(folder).files.items() if n.endswith("safetensors")}
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(number, recipe: Path):
-    steps = ["stages.0.train.steps=30", "stages.0.train.save_every=3"]
+THIRTY_STEPS = ["stages.0.train.steps=30", "stages.0.train.save_every=3"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of thirty steps that nothing stopped."""
+    place, tiny = tmp_path_factory.mktemp("whole"), Path(__file__).parent / "tiny"
+    (place / "tiny.yaml").write_text(RECIPE.format(model=tiny / "model", data=tiny / "data"))
+    command = [sys.executable, "-m", "rankwright", "run", str(place / "tiny.yaml"), *THIRTY_STEPS]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "rankwright", "run", str(recipe), *steps]
-    whole = recipe.parent / "whole"
-    subprocess.run([*command, "--folder", str(whole)], check=True, capture_output=True, env=environment)
+    subprocess.run([*command, "--folder", str(place / "run")], check=True, capture_output=True, env=environment)
+    return place / "run"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(number, recipe: Path, whole: Path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "rankwright", "run", str(recipe), *THIRTY_STEPS]
     log = recipe.parent / "cut/stage-1/train/log.jsonl"
     process = subprocess.Popen(
         [*command, "--folder", "cut"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment

@@ -45,7 +45,8 @@ for name, make in {"late": lambda: toys.Toy(late=True), "dense": tiny(Dense), "c
     made = toys.make_pairs if name == "cross" else toys.make_batch
     batches = [made(np.random.default_rng(k)) for k in (1, 2)]
     terms = [Term(RankNet(), "own"), Term(KLDivergence(), "own")] if name == "cross" else proof.terms_of("mixed")
-    for memory in (Memory(tokens=30, graph_tokens=40, rows=3), Memory(tokens=1, graph_tokens=0), Memory()):
+    one_by_one = [Memory(tokens=1, graph_tokens=0)] if name == "late" else []  # slow where layers are divided
+    for memory in (Memory(tokens=30, graph_tokens=40, rows=3), *one_by_one, Memory()):
         for lonely in (False, True):
             shares = [toys.share(b, rank, world) for b in batches]
             wholes = [toys.share(b, 0, 1) for b in batches]

@@ -19,7 +19,11 @@ from rankwright.plan import Recipe
 RECIPES = sorted(path.stem for path in (Path(rankwright.__file__).parent / "recipes").glob("*.yaml"))
 MINIS = [name for name in RECIPES if name.startswith("mini-")]
 SOON = ("mini-sycl-mixed", "mini-tas-b", "mini-multistage-cl-kd")  # their parts are those of the others too
-FEW = ("sr-dpr-inbatch-pos-poshard-hard", "mini-sr-dpr-poshard-hard", "mini-sr-dpr-joint")  # all kinds of steps
+MANY = ("sr-dpr", "longseq")  # methods of many recipes, of which some have all kinds of steps:
+FEW = (
+    "sr-dpr-inbatch-pos-poshard-hard", "mini-sr-dpr-poshard-hard", "mini-sr-dpr-joint",
+    "longseq-cached-8", "mini-longseq-plain-4",
+)  # fmt: skip
 SHORT = ["stages.0.train.steps=2", "stages.0.batches.Shuffled.size=3", "precision=float32"]
 
 
@@ -151,7 +155,10 @@ def test_a_mini_recipe_runs_on_its_own_data(
 
 @pytest.mark.parametrize(
     "name",
-    [n if "sr-dpr" not in n or n in FEW else pytest.param(n, marks=pytest.mark.soak) for n in RECIPES],
+    [
+        n if not any(many in n for many in MANY) or n in FEW else pytest.param(n, marks=pytest.mark.soak)
+        for n in RECIPES
+    ],
 )
 def test_a_bundled_recipe_runs(name: str, place: Path, tiny_model: Path, tiny_data: Path):
     main(["run", name, *overrides(name, tiny_model, tiny_data), "--folder", "made"])

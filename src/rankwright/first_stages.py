@@ -7,13 +7,12 @@ from pathlib import Path
 
 from . import assemble
 from .data import Dataset, Reading, read_run
+from .data.dialects import RANKING
 from .errors import DataError
 from .plan import Evaluation, Reranking, Validation
 from .search import LexicalIndex, without_self
 from .training import distributed
 from .types import Run
-
-_POOLS = "ranking.trec"
 
 
 def first_of(how: Reranking, evaluation: Evaluation, dataset: Dataset, queries: Sequence[str], reading: Reading) -> Run:
@@ -24,10 +23,10 @@ def first_of(how: Reranking, evaluation: Evaluation, dataset: Dataset, queries: 
     """
     if how.first != "pool":
         return given_run(how.first, queries, reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
-    path = dataset.folder / _POOLS
+    path = dataset.folder / RANKING
     if not path.is_file():
         fix = "convert the conversations again, or name a run: rerank: {first: run.trec}"
-        raise DataError(f"the data set has no {_POOLS}: no pool for each query", where=dataset.folder, fix=fix)
+        raise DataError(f"the data set has no {RANKING}: no pool for each query", where=dataset.folder, fix=fix)
     whole = 2**31 - 1
     return given_run(str(path), queries, reading, depth=whole, drop_self=evaluation.drop_self)
 

@@ -23,12 +23,14 @@ from rankwright.data import (
     _tables,
     merging,
     supervise,
+    supervision,
 )
 from rankwright.data.dataset import Dataset
 from rankwright.errors import DataError, RecipeError
 
 QUERIES, DOCS = 40, 60
 TINY = 200  # bytes in a part
+GRADES = ((), (2.0,), (3.0, 0.0))
 
 
 @pytest.fixture
@@ -88,12 +90,16 @@ def test_on_disk_it_is_what_it_is_in_memory(place: Path, monkeypatch, kind: str,
     monkeypatch.setattr(_tables, "_HELD", held)
     monkeypatch.setattr(merging, "_AT_ONCE", 13)
     memory, disk = _both(_sources(place)[kind])
+    at_once = memory.unsure, memory.judged.to_dict(), [memory.having(grades) for grades in GRADES]
+    monkeypatch.setattr(supervision, "_AT_ONCE", 13)
     assert isinstance(disk.table.columns.base, np.memmap) or isinstance(disk.table.columns, np.memmap)
     assert disk.fingerprint == memory.fingerprint
     assert (disk.dropped, disk.outside, disk.remarks) == (memory.dropped, memory.outside, memory.remarks)
     assert list(disk.queries) == list(memory.queries)
-    assert np.array_equal(disk.unsure, memory.unsure)
-    assert disk.judged.to_dict() == memory.judged.to_dict()
+    assert np.array_equal(disk.unsure, at_once[0])
+    assert disk.judged.to_dict() == at_once[1]
+    for grades, expected in zip(GRADES, at_once[2]):
+        assert np.array_equal(disk.having(grades), expected)
     for row in range(len(memory)):
         for epoch in range(2):
             assert np.array_equal(disk.rows(row, epoch=epoch), memory.rows(row, epoch=epoch))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
@@ -47,7 +47,7 @@ def supervise(
         RecipeError: nothing to learn from remains.
         DataError: a problem of policy.py, or one id that stands for two texts.
     """
-    count = -(-sum(_text_bytes(source.file(_dataset(mixture, source))) for source in sources) // part)
+    count = -(-sum(_text_bytes(source.file(mixture.dataset_of(source))) for source in sources) // part)
     if count > 1:
         found = _kept(mixture, sources, reading or mixture.first.reading, count)
     else:
@@ -59,10 +59,6 @@ def supervise(
             where="data", fix="check split, min_grade, grade and keep: a grade of 0 means not relevant",
         )  # fmt: skip
     return found
-
-
-def _dataset(mixture: Mixture, source: Source) -> Any:
-    return next(part.dataset for part in mixture.parts if part.dataset.name == source.dataset)
 
 
 def _text_bytes(path: Path) -> int:
@@ -92,7 +88,7 @@ def _kept(mixture: Mixture, sources: Sequence[Source], reading: Reading, count: 
 def _key(mixture: Mixture, sources: Sequence[Source], reading: Reading, cache: Path) -> str:
     made_from = [str(_VERSION), str(reading.lenient)]
     for source in sources:
-        paths = [source.file(_dataset(mixture, source))]
+        paths = [source.file(mixture.dataset_of(source))]
         paths += [Path(source.queries)] if isinstance(source.queries, str) else []
         made_from += [repr(source), *(file_hash(path, cache=cache) for path in paths)]
     made_from += [texts.fingerprint for texts in (mixture.corpus, mixture.queries)]

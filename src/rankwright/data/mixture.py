@@ -136,6 +136,10 @@ class Mixture:
         """The queries, as documents without a title."""
         return Collection((part.query_namespace, part.dataset.queries) for part in self.parts)
 
+    def dataset_of(self, source: Source) -> Dataset:
+        """The data set that one of the sources is over."""
+        return next(part.dataset for part in self.parts if part.dataset.name == source.dataset)
+
     def supplies(
         self, source: Source, *, reading: Reading | None = None, parting: Parting = UNDIVIDED
     ) -> Iterator[Supply]:
@@ -147,7 +151,7 @@ class Mixture:
             RecipeError: it is limited to queries, and none of its own is among them.
             DataError: a problem of policy.py.
         """
-        dataset = next(part.dataset for part in self.parts if part.dataset.name == source.dataset)
+        dataset = self.dataset_of(source)
         reading, keep = reading or dataset.reading, source.keep
         chosen, seen, taken = source.chosen(reading=reading), 0, 0
         parting = parting._replace(prefix=namespaced("", source.query_namespace))

@@ -207,14 +207,24 @@ class Supervision:
 
     def having(self, targets: Sequence[float]) -> np.ndarray:
         """Which queries have a document of each of these targets that may be chosen in some epoch (bool [queries])."""
-        open_ = np.ones(len(self.table), bool) if self.always is None else self.always.copy()
-        for draw in self.draws:
-            open_[draw.rows] = True
-        query = np.repeat(np.arange(len(self)), np.diff(self.table.offsets))
         found = np.ones(len(self), bool)
-        for target in targets:
-            found &= np.bincount(query[open_ & (self.table.values == target)], minlength=len(self)) > 0
+        for queries, rows in self._stretches() if targets else ():
+            open_, offsets = self._open(queries, rows), self.table.offsets[queries.start : queries.stop + 1]
+            query = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+            for target in targets:
+                there = query[open_ & (self.table.values[rows] == target)]
+                found[queries] &= np.bincount(there, minlength=len(offsets) - 1) > 0
         return found
+
+    def _open(self, queries: slice, rows: slice) -> np.ndarray:
+        """Which rows of some queries may be chosen in some epoch (bool)."""
+        if self.always is None:
+            return np.ones(rows.stop - rows.start, bool)
+        open_ = np.array(self.always[rows])
+        for draw in self.draws:
+            begin, end = draw.offsets[[queries.start, queries.stop]]
+            open_[draw.rows[begin:end] - rows.start] = True
+        return open_
 
     def pairs(self, query_rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every known grade among some queries and some documents (either may hold repeats).

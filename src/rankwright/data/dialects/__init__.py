@@ -15,6 +15,7 @@ from ..scores import read_scores
 from ._collecting import write_beir
 from ._holdout import HoldOut
 from ._items import (
+    RANKING,
     SCORES,
     Dialect,
     Judgement,
@@ -46,6 +47,7 @@ from .trove import SyDir, Trove
 __all__ = [
     "BEIR",
     "DIALECTS",
+    "RANKING",
     "WRITERS",
     "Collection",
     "Converted",

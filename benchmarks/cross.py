@@ -185,7 +185,7 @@ def _speed(folder: Path, queries: int, depth: int, rounds: int) -> dict[str, Any
     from rankwright.data import Dataset
     from rankwright.models import load
     from rankwright.search import rerank
-    from rankwright.types import Run
+    from rankwright.types import Run, Side
 
     torch.set_num_threads(os.cpu_count() or 1)
     data = Dataset.open("bundled:scifact")
@@ -198,7 +198,7 @@ def _speed(folder: Path, queries: int, depth: int, rounds: int) -> dict[str, Any
     }
     ranker, peer = load(str(folder)), CrossEncoder(str(folder), device="cpu")
 
-    def tokens(side: str, names: Sequence[str]) -> _Rows:
+    def tokens(side: Side, names: Sequence[str]) -> _Rows:
         named = claims if side == "query" else texts
         return _Rows(ranker.tokenize([named[name] for name in names], side))
 

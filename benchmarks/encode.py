@@ -32,7 +32,8 @@ def main() -> None:
 
     cells, notes = [], {}
     all_cores = os.cpu_count() or 1
-    arithmetics = dict.fromkeys(["float32", chosen("auto", "cpu")])
+    native: Precision = chosen("auto", "cpu")
+    arithmetics: list[Precision] = ["float32", *(() if native == "float32" else (native,))]
     for name in collections():
         dataset = Dataset.open(name, reading=Reading(lenient=True))
         rows = np.arange(min(len(dataset.corpus), MOST if label(name) == EXTRA else SOME))

@@ -23,7 +23,7 @@ from rankwright.console import table
 from rankwright.storage import write_json, write_text
 
 from .common import RESULTS, machine
-from .memory import _resident
+from .memory import resident
 
 LENGTHS, BATCHES = (512, 1024, 2048, 4096, 8192), (4, 16, 64)
 SECONDS, GIGABYTES = 40.0, 12.0  # a cell's caps
@@ -107,7 +107,7 @@ def _child(cell: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     _step(cell["who"], 64, 2)[0]()  # what is imported and allocated once
     work, tokens = _step(cell["who"], cell["length"], cell["size"])
-    before, began = _resident(), time.perf_counter()
+    before, began = resident(), time.perf_counter()
     work()
     seconds = time.perf_counter() - began
     top = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -220,7 +220,11 @@ def timed(folder: Path, task: str, samples: int, *, batches: int, rounds: int) -
     asked = np.random.default_rng(1).integers(0, samples, (batches, BATCH))
 
     def over(reader: Reader) -> Callable[[], None]:
-        return lambda: [reader(rows) for rows in asked] and None
+        def work() -> None:
+            for rows in asked:
+                reader(rows)
+
+        return work
 
     return interleave(task, {name: over(make(folder)) for name, make in TASKS[task].items()}, rounds=rounds)
 

@@ -12,7 +12,7 @@ from rankwright.losses import InfoNCE
 from rankwright.models import Dense, Ranker
 from rankwright.models.hub import resolve
 from rankwright.training import Memory, Objective, Step, Term
-from rankwright.types import Batch, Reps, Texts
+from rankwright.types import Batch, Reps, Side, Texts
 
 from ._texts import BACKBONE, collections, label, tuples
 from .common import Cell, interleave, publish
@@ -166,9 +166,9 @@ def _loss_stage(size: int, dim: int = 384) -> Cell:
 class _Dot(torch.nn.Module):
     """A ranker whose texts are encoded already."""
 
-    packed = True
+    packed, normalised = True, True
 
-    def represent(self, texts: Texts, side: str) -> Reps:
+    def represent(self, texts: Texts, side: Side) -> Reps:
         raise NotImplementedError
 
     def compare(self, queries: Reps, docs: Reps) -> torch.Tensor:

@@ -49,7 +49,7 @@ def medquad(source: Path, folder: Path) -> None:
         topics = {titles[doc] for doc in own}
         same = [doc for title in topics for doc in about[title] if doc not in own]
         other = [doc for doc in near[query] if titles[doc] not in topics][:OTHER]
-        levels[query] = dict.fromkeys(other, 0) | dict.fromkeys(same[:RELATED], 1) | dict.fromkeys(own, 3)
+        levels[query] = dict.fromkeys(other, 0.0) | dict.fromkeys(same[:RELATED], 1.0) | dict.fromkeys(own, 3.0)
     _write(folder, data, queries, {"train": {q: judged[q] for q in queries}, "levels": levels}, docs=None)
     pool = {doc for query in tested for doc in [*tested[query], *near[query]]}
     _write(folder.with_name(f"{folder.name}-test"), data, tested, {"test": tested}, docs=pool)

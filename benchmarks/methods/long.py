@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import conversations
-from .common import TRAIN, Cells, write_results
+from .common import TRAIN, Cells, carry_out, command, test_judgements, trained_run, write_results
 from .data import medquad
-from .supervision import carry_out, command
 
 CHUNKS = "chunks: {{length: 256, overlap: 64, score: {score}}}"
 WAYS = {"published": "random", "random": "random", "tiled": "tiled", "interpolated": "interpolated"}
@@ -149,9 +148,13 @@ def main() -> None:
     if not args.table:
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(carry_out, cells.values()))
-    folders = {key: Path(words[words.index("--folder") + 1]) for key, words in cells.items()}
-    tests = {name: collection.test for name, collection in known.items()}
-    write_results("long-methods", Cells(folders, tests | {"chats": str(args.work / "data" / "chats-5")}), PAIRS)
+    made = {key: Path(words[words.index("--folder") + 1]) for key, words in cells.items()}
+    runs = {key: path for key, folder in made.items() if (path := trained_run(folder))}
+    tests = {name: collection.test for name, collection in known.items()} | {
+        "chats": str(args.work / "data" / "chats-5")
+    }
+    judged = {name: test_judgements(test) for name, test in tests.items()}
+    write_results("long-methods", Cells(runs, judged), PAIRS)
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def work_through(
         for c in (c for c in chosen if c.name in students and (c.at(f"{TEACHES}-0") / "model").exists()):
             live = teach(c, size, late)
             learn = [(w, s) for s in seeds for w in STUDENTS if w != "untouched" or s == seeds[0]]
-            list(pool.map(lambda x, c=c, live=live: carry_out(student(c, *x, size, live)), learn))
+            list(pool.map(lambda w, s, c=c, live=live: carry_out(student(c, w, s, size, live)), *zip(*learn)))
 
 
 def main() -> None:

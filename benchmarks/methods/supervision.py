@@ -147,7 +147,7 @@ def main() -> None:
     if not args.table:
         with ThreadPoolExecutor(args.jobs) as pool:
             list(pool.map(lambda n: prepare(n, chosen[n], args.work), chosen))
-            list(pool.map(lambda cell: carry_out(student(*cell[:2], chosen[cell[0]], args.work, cell[2])), cells))
+            list(pool.map(lambda n, c, s: carry_out(student(n, c, chosen[n], args.work, s)), *zip(*cells)))
     made = {(n, cond, seed): args.work / n / f"{cond}-{seed}" for n, cond, seed in cells} | {
         (n, "teacher", 0): args.work / n / "teacher" for n in chosen
     }

@@ -33,7 +33,7 @@ def main() -> None:
     cells, notes = [], {}
     all_cores = os.cpu_count() or 1
     native: Precision = chosen("auto", "cpu")
-    arithmetics: list[Precision] = ["float32", *(() if native == "float32" else (native,))]
+    arithmetics: list[Precision] = ["float32"] if native == "float32" else ["float32", native]
     for name in collections():
         dataset = Dataset.open(name, reading=Reading(lenient=True))
         rows = np.arange(min(len(dataset.corpus), MOST if label(name) == EXTRA else SOME))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def main() -> None:
     for name in collections():
         dataset = Dataset.open(name, reading=Reading(lenient=True))
         rows = np.arange(min(len(dataset.corpus), MOST if label(name) == EXTRA else SOME))
-        for threads, arithmetic in [(n, a) for n in sorted({1, all_cores}) for a in arithmetics]:
+        for threads, arithmetic in product(sorted({1, all_cores}), arithmetics):
             torch.set_num_threads(threads)
             some = rows if threads > 1 and arithmetic == "float32" else rows[:: max(1, len(rows) // 500)]
             task = f"{label(name)}: {len(some):,} documents, {threads} thread(s), {arithmetic}"

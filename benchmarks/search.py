@@ -1,8 +1,10 @@
-"""Exact search of 100,000 x 384 unit vectors against faiss and sentence-transformers; RANKWRIGHT_ROWS sets the size."""
+"""Exact search of 100,000 x 384 unit vectors, or --rows N of them, against faiss and sentence-transformers."""
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from functools import partial
 
 import numpy as np
@@ -13,14 +15,17 @@ from rankwright.search import Exact, Vectors
 
 from .common import Cell, interleave, publish
 
-DIM, DEPTH = 384, 100
+ROWS, DIM, DEPTH = 100_000, 384, 100
 
 
 def main() -> None:
     import faiss
 
+    parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    rows = parser.parse_args([a for a in sys.argv[1:] if a not in ("search", "short")]).rows
     progress.quiet()
-    rows, cells = int(os.environ.get("RANKWRIGHT_ROWS", "100000")), []
+    cells = []
     rng = np.random.default_rng(0)
     docs, queries = _unit(rng, rows), _unit(rng, 1000)
     vectors = Vectors([f"d{i}" for i in range(rows)], [docs])
@@ -33,7 +38,8 @@ def main() -> None:
         cells += [
             _round(f"{count} queries, {threads} threads", queries[:count], vectors, flat) for count in (1000, 100)
         ]
-    publish("search", cells, ours="rankwright", packages=["faiss-cpu", "sentence-transformers"], notes={"rows": rows})
+    name = "search" if rows == ROWS else f"search-{rows}"
+    publish(name, cells, ours="rankwright", packages=["faiss-cpu", "sentence-transformers"], notes={"rows": rows})
 
 
 def _unit(rng: np.random.Generator, rows: int) -> np.ndarray:

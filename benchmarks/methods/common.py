@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shlex
 import statistics
@@ -26,6 +27,18 @@ from ..common import RESULTS, machine
 
 TRAIN = "stages.0.train={{learning_rate: {rate}, steps: {steps}, warmup: 0.1, precision: auto}}"
 MEASURES = ("nDCG@10", "R@100")
+
+
+def arguments(name: str, about: str | None, collections: str) -> argparse.ArgumentParser:
+    """What every experiment is asked: where it works, of which collections and seeds."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.methods.{name}", description=about)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--data", type=Path, help="folder of the collections that are not bundled")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help=f"of {collections}")
+    parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
+    parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
+    return parser
 
 
 def command(*words: object) -> list[str]:

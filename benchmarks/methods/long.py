@@ -7,7 +7,6 @@ DIR holds squality and medquad. Every cell is a `rankwright run`, as one could t
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import conversations
-from .common import TRAIN, Cells, carry_out, command, test_judgements, trained_run, write_results
+from .common import TRAIN, Cells, arguments, carry_out, command, test_judgements, trained_run, write_results
 from .data import medquad
 
 CHUNKS = "chunks: {{length: 256, overlap: 64, score: {score}}}"
@@ -121,16 +120,11 @@ def squality(source: Path, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.long", description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder with squality and medquad")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="of squality, medquad, chats")
+    parser = arguments("long", __doc__, "squality, medquad, chats")
     parser.add_argument("--conditions", nargs="+", help="of all, only these")
-    parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
-    parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
     args = parser.parse_args()
-    prepare(args.data, args.work)
+    if args.data:
+        prepare(args.data, args.work)
     known = collections(args.work)
     cells: dict[tuple[str, str, int], list[str]] = {}
     for seed in args.seeds:

@@ -10,7 +10,6 @@ cores train in an hour: pairs of 96 tokens, 80 steps of 4 lists a stage, 60 of S
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from rankwright.search import BM25
 from rankwright.types import Qrels, Run
 
 from .._texts import BACKBONE
-from .common import Cells, carry_out, command, test_judgements, trained_run, write_results
+from .common import Cells, arguments, carry_out, command, test_judgements, trained_run, write_results
 from .data import medquad
 
 LISTS, SIZE = 4, 6  # of a step, and documents of a list
@@ -259,17 +258,11 @@ def work_through(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.stages", description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--data", type=Path, help="folder with medquad and noveleval")
+    parser = arguments("stages", __doc__, "scifact, medquad")
     parser.add_argument("--late", type=Path, help="work folder of `supervision`, for its ColBERT")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="of scifact, medquad")
     parser.add_argument("--students", nargs="*", default=["scifact"], help="the collections of the dense students")
     parser.add_argument("--queries", type=int, help="of SciFact's test that are re-ranked (60)")
     parser.add_argument("--steps", type=int, help="of a stage (80)")
-    parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
-    parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
     parser.add_argument("--smoke", action="store_true", help="a few queries and steps: does it run?")
     given = parser.parse_args()
     size = SMOKE if given.smoke else FULL

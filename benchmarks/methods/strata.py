@@ -10,14 +10,13 @@ the first 20 (SciFact) or 50 (MedQuAD) of BM25 for each test question. Scores ar
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from rankwright.loading import load_recipe
 
-from .common import Cells, carry_out, command, test_judgements, trained_run, write_results
+from .common import Cells, arguments, carry_out, command, test_judgements, trained_run, write_results
 from .data import medquad, pooled
 
 TOKENS, STEPS, RATE = 96, 32, "5e-5"
@@ -70,14 +69,8 @@ def prepare(name: str, collection: Collection, work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.strata", description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--data", type=Path, help="folder with medquad")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="of scifact, medquad")
+    parser = arguments("strata", __doc__, "scifact, medquad")
     parser.add_argument("--modes", nargs="+", default=list(MODES), help="some of them")
-    parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
-    parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
     args = parser.parse_args()
     chosen = {n: c for n, c in collections(args.work).items() if not args.only or n in args.only}
     if "medquad" in chosen and args.data and not (args.work / "data" / "medquad").exists():

@@ -7,13 +7,12 @@ Every cell is a `rankwright run` of a mini recipe, as one could type it. What is
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .._texts import BACKBONE
-from .common import TRAIN, Cells, carry_out, command, test_judgements, trained_run, write_results
+from .common import TRAIN, Cells, arguments, carry_out, command, test_judgements, trained_run, write_results
 from .data import cranfield, medquad
 
 TOKENS = 96  # of a document, in training and search: what a laptop does in a minute or two
@@ -125,14 +124,7 @@ def prepare(name: str, collection: Collection, work: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.methods.supervision", description=__doc__)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--data", type=Path, help="folder with medquad and cranfield")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="of scifact, medquad, cranfield")
-    parser.add_argument("--table", action="store_true", help="only the tables, of what is there")
-    parser.add_argument("--jobs", type=int, default=2, help="commands at once, one thread each")
-    args = parser.parse_args()
+    args = arguments("supervision", __doc__, "scifact, medquad, cranfield").parse_args()
     for name, make in (("medquad", medquad), ("cranfield", cranfield)):
         if args.data and not (args.work / "data" / name).exists():
             make(args.data / name, args.work / "data" / name)

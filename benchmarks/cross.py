@@ -35,27 +35,27 @@ PACKAGES = ["transformers", "sentence-transformers"]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks cross")
-    parser.add_argument("--only", choices=("memory", "speed"))
+    parser.add_argument("--only", choices=("memory", "speed"), help="measure it anew, keep the other as it was")
     parser.add_argument("--smoke", action="store_true", help="two short lists and a few pairs; nothing is written")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args(sys.argv[2:])
     if given.child:
         return _child(json.loads(given.child))
-    found: dict[str, Any] = {}
-    texts: list[str] = []
+    kept = RESULTS / "cross.json"
+    found: dict[str, Any] = json.loads(kept.read_text()) if given.only and kept.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         _untrained(Path(folder))
         if given.only != "speed":
             found["memory"] = _memory(folder, {"RankNet": (2, 4)} if given.smoke else LISTS)
-            texts.append(_memory_table(found["memory"]))
         if given.only != "memory":
             found["speed"] = _speed(Path(folder), *((2, 8, 1) if given.smoke else (8, 100, 3)))
-            texts.append(_speed_table(found["speed"]))
-    print("\n\n".join(texts))
+    shown = {"memory": _memory_table, "speed": _speed_table}
+    text = "\n\n".join(show(found[what]) for what, show in shown.items() if what in found)
+    print(text)
     if not given.smoke:
         facts = machine(PACKAGES) | {"threads": os.cpu_count(), "backbone": BACKBONE}
-        write_json(RESULTS / "cross.json", found | {"machine": facts})
-        write_text(RESULTS / "cross.txt", "\n\n".join([*texts, json.dumps(facts, indent=1)]) + "\n")
+        write_json(kept, found | {"machine": facts})
+        write_text(RESULTS / "cross.txt", f"{text}\n\n{json.dumps(facts, indent=1)}\n")
 
 
 def _untrained(folder: Path) -> None:
@@ -164,7 +164,7 @@ def _memory_table(records: Sequence[dict[str, Any]]) -> str:
     rows = []
     ours = {(r["loss"], r["list"]): r["seconds"] for r in records if r["who"] == OURS}
     for r in records:
-        cells = [r["loss"], r["list"], r["who"]]
+        cells = [r["loss"], str(r["list"]), r["who"]]
         if "left_out" in r:
             rows.append([*cells, f"left out: about {r['left_out'] / 1e6:,.0f} MB", "", ""])
             continue

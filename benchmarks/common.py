@@ -47,23 +47,30 @@ def interleave(
     return Cell(task, seconds)
 
 
-def publish(name: str, cells: list[Cell], *, ours: str, packages: list[str], notes: Mapping[str, Any] = {}) -> None:
-    """Print the ratios of every peer to us and write them, with machine and versions, to `benchmarks/results`."""
-    rows, records = [], []
+def publish(
+    name: str, cells: list[Cell], *, ours: str, packages: list[str], notes: Mapping[str, Any] = {}, keep: bool = False
+) -> None:
+    """Print the ratios of every peer to us and write them, with machine and versions, to `benchmarks/results`.
+
+    Where `keep`, what was written before of other tasks stays.
+    """
+    path = RESULTS / f"{name}.json"
+    before: dict[str, Any] = json.loads(path.read_text()) if keep and path.exists() else {"results": [], "notes": {}}
+    records = [record for record in before["results"] if record["task"] not in {cell.task for cell in cells}]
     for cell in cells:
         for peer in (peer for peer in cell.seconds if peer != ours):
-            low, middle, high = cell.ratios(peer, ours)
-            mine, theirs = (statistics.median(cell.seconds[which]) for which in (ours, peer))
-            rows.append(
-                [cell.task, peer, *(f"{x:.3f} s" for x in (theirs, mine)), f"{low:.2f}", f"{middle:.2f}", f"{high:.2f}"]
-            )
-            ratio = {"min": low, "median": middle, "max": high}
+            ratio = dict(zip(("min", "median", "max"), cell.ratios(peer, ours)))
             records.append({"task": cell.task, "peer": peer, "ours": ours, "seconds": cell.seconds, "ratio": ratio})
+    rows = []
+    for record in records:
+        theirs, mine = (statistics.median(record["seconds"][who]) for who in (record["peer"], ours))
+        ratios = (f"{ratio:.2f}" for ratio in record["ratio"].values())
+        rows.append([record["task"], record["peer"], f"{theirs:.3f} s", f"{mine:.3f} s", *ratios])
     text = table(["task", "peer", "peer's median", "our median", "ratio min", "median", "max"], rows)
     print(text)
-    facts = machine(packages)
-    write_json(RESULTS / f"{name}.json", {"results": records, "notes": dict(notes), "machine": facts})
-    write_text(RESULTS / f"{name}.txt", f"{text}\n\n{json.dumps(dict(notes) | facts, indent=1)}\n")
+    facts, said = machine(packages), {**before["notes"], **notes}
+    write_json(path, {"results": records, "notes": said, "machine": facts})
+    write_text(RESULTS / f"{name}.txt", f"{text}\n\n{json.dumps(said | facts, indent=1)}\n")
 
 
 def machine(packages: list[str]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,22 +20,30 @@ from rankwright.types import Batch, Reps, Side, Texts
 from ._texts import BACKBONE, collections, label, tuples
 from .common import Cell, interleave, publish
 
+PARTS = ("loss", "collation", "step")
 OURS, CACHED = "rankwright", "rankwright, everything recomputed"
 PEER, PEER_CACHED = "ST MultipleNegativesRankingLoss", "ST CachedMultipleNegativesRankingLoss(32)"
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, help="measure it anew, keep the others as they were")
+    only = parser.parse_args([a for a in sys.argv[1:] if a not in ("training", "short")]).only
     torch.set_num_threads(os.cpu_count() or 1)
     cells: list[Cell] = []
     notes: dict[str, Any] = {"threads": torch.get_num_threads(), "backbone": BACKBONE}
-    for cell in _cells(notes):  # published one by one: an hour's work is not lost to its last minute
-        cells.append(cell)
-        publish("training", cells, ours=OURS, packages=["transformers", "sentence-transformers"], notes=notes)
+    parts = {"loss": _losses(), "collation": _collation(), "step": _steps(notes)}
+    for cell in parts[only] if only else chain.from_iterable(parts.values()):
+        cells.append(cell)  # published one by one: an hour's work is not lost to its last minute
+        packages = ["transformers", "sentence-transformers"]
+        publish("training", cells, ours=OURS, packages=packages, notes=notes, keep=bool(only))
 
 
-def _cells(notes: dict[str, Any]) -> Iterator[Cell]:
-    yield from (_loss_stage(size) for size in (1024, 4096))
-    yield _collation()
+def _losses() -> Iterator[Cell]:
+    return (_loss_stage(size) for size in (1024, 4096))
+
+
+def _steps(notes: dict[str, Any]) -> Iterator[Cell]:
     for name in collections():
         columns = tuples(name, 32)
         for length in (256, 512):
@@ -188,7 +199,7 @@ def loss_batch(size: int) -> Batch:
 # --- collation ----------------------------------------------------------------------------------
 
 
-def _collation() -> Cell:
+def _collation() -> Iterator[Cell]:
     """128 queries with 4 documents each: from text with the peers, from the token store here."""
     columns = tuples("bundled:scifact", 128, negatives=3)
     model = _peer(256, 0.0)
@@ -204,4 +215,4 @@ def _collation() -> Cell:
         for column in stored:
             column.take(rows)
 
-    return interleave("collation, 128 queries x 4 documents", {"ST preprocess": theirs, OURS: ours}, rounds=5)
+    yield interleave("collation, 128 queries x 4 documents", {"ST preprocess": theirs, OURS: ours}, rounds=5)

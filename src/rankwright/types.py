@@ -72,8 +72,9 @@ class Texts:
         rows = torch.as_tensor(rows, dtype=torch.int64, device=self.offsets.device)
         lengths = self.lengths[rows]
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        within = torch.arange(int(offsets[-1]), device=lengths.device) - torch.repeat_interleave(offsets[:-1], lengths)
-        values = self.values[torch.repeat_interleave(self.offsets[rows], lengths) + within]
+        total = int(offsets[-1])
+        shifts = torch.repeat_interleave(self.offsets[rows] - offsets[:-1], lengths, output_size=total)
+        values = self.values[shifts + torch.arange(total, device=shifts.device)]
         parts = (None if part is None else part[rows] for part in (self.keys, self.second))
         return Texts(values.to(torch.int64), offsets, *parts)
 

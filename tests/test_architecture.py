@@ -21,11 +21,23 @@ WRITERS = ("storage.py", "_files.py", "_scratch.py")
 # --- who may import whom ----------------------------------------------------------------------------------------------
 
 RECIPE = {"recipe", "_yaml", "_fields", "_schema"}
-BASE = {"types", "names", "errors", "storage", "_files", "_scratch", "artefacts", "randomness", "signals", "progress"}
+BASE = {
+    "types",
+    "names",
+    "errors",
+    "storage",
+    "_files",
+    "_scratch",
+    "artefacts",
+    "randomness",
+    "signals",
+    "progress",
+} | {"pickles"}
 WITHIN_BASE = {
     "errors": set(),
     "types": {"names"},
     "names": set(),
+    "pickles": set(),
     "randomness": set(),
     "progress": set(),
     "signals": {"errors"},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import ArtefactError
+from ..pickles import DAMAGE, Refused, follow
 
 KINDS = {  # of torch's storages -> (name in safetensors, bytes of an element)
     "FloatStorage": ("F32", 4), "DoubleStorage": ("F64", 8), "HalfStorage": ("F16", 2), "BFloat16Storage": ("BF16", 2),
@@ -51,14 +51,6 @@ class _Name(NamedTuple):
     """A function or class that the pickle names."""
 
     name: str
-
-
-@dataclass(frozen=True)
-class _Nothing:
-    """What a setting beside the weights becomes."""
-
-
-_NOTHING, _MARK = _Nothing(), object()
 
 
 @dataclass(frozen=True)
@@ -108,7 +100,9 @@ def opened(path: Path) -> Iterator[Checkpoint]:
             yield _zipped(file) if zipfile.is_zipfile(file) else _legacy(file)
     except ArtefactError:
         raise
-    except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
+    except Refused as error:
+        raise _refused(f"its pickle {error}") from None
+    except (OSError, zipfile.BadZipFile, NotImplementedError, *DAMAGE) as error:
         raise _refused(f"not a readable checkpoint ({type(error).__name__}: {str(error)[:100]})") from None
 
 
@@ -127,7 +121,7 @@ def _zipped(file: BinaryIO) -> Checkpoint:
                     raise _refused("its numbers are compressed")
                 with archive.open(info):  # checks the local header
                     places[info.filename.removeprefix(f"{folder}data/")] = (_begin(file, info), info.file_size)
-        content = _Machine(io.BytesIO(archive.read(pickles[0]))).run()
+        content = follow(archive.read(pickles[0]), _Names())
     return Checkpoint(content, places, file)
 
 
@@ -140,16 +134,16 @@ def _begin(file: BinaryIO, info: zipfile.ZipInfo) -> int:
 
 def _legacy(file: BinaryIO) -> Checkpoint:
     file.seek(0)
-    machine = _Machine(file)
-    if machine.run() != _MAGIC or machine.run() != _PROTOCOL:
+    names = _Names()
+    if follow(file, names) != _MAGIC or follow(file, names) != _PROTOCOL:
         raise _refused("no checkpoint of torch")
-    system = machine.run()
+    system = follow(file, names)
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise _refused("its numbers are big-endian")
-    content, keys = machine.run(), machine.run()
+    content, keys = follow(file, names), follow(file, names)
     places: dict[str, tuple[int, int]] = {}
     for key in keys:
-        storage = machine.storages[key]
+        storage = names.storages[key]
         size = int.from_bytes(file.read(8), "little", signed=True)
         if size != storage.size:
             raise _refused(f"storage {key} has another size than stated")
@@ -158,131 +152,44 @@ def _legacy(file: BinaryIO) -> Checkpoint:
     return Checkpoint(content, places, file)
 
 
-class _Machine:
-    """Follows a pickle's opcodes over plain values; a name that is not on the lists above ends it."""
+class _Names:
+    """What stands for the names of a checkpoint: storages, tensors, dictionaries, nothing for settings."""
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
+    def __init__(self) -> None:
         self.storages: dict[str, Storage] = {}
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
 
-    def run(self) -> Any:
-        """The next pickled value of the stream."""
-        self._stack, self._memo = [], {}
-        for opcode, argument, _ in pickletools.genops(self.stream):
-            if opcode.name == "STOP":
-                return self._stack.pop()
-            self._step(opcode.name, argument)
-        raise _refused("a pickle without an end")
+    def named(self, name: str) -> _Name:
+        module, _, attribute = name.partition(" ")
+        plain = name in (*_DICTS, *_TENSORS, _PARAMETER, *_SETTINGS)
+        if not plain and not (module == "torch" and attribute in KINDS):
+            raise Refused(f"asks for {module}.{attribute}, which is neither a tensor nor a plain value")
+        return _Name(name)
 
-    def _step(self, name: str, argument: Any) -> None:
-        if name in _VALUES:
-            self._stack.append(argument)
-        elif name in _CONSTANTS:
-            self._stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self._stack.append(_EMPTY[name]())
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-            self._memo[len(self._memo) if name == "MEMOIZE" else int(argument)] = self._stack[-1]
-        elif name in ("BINGET", "LONG_BINGET", "GET"):
-            self._stack.append(self._memo[int(argument)])
-        elif name == "MARK":
-            self._stack.append(_MARK)
-        elif name == "GLOBAL":
-            self._stack.append(_known(argument))
-        elif name == "STACK_GLOBAL":
-            attribute, module = self._stack.pop(), self._stack.pop()
-            self._stack.append(_known(f"{module} {attribute}"))
-        elif name == "BINPERSID":
-            self._stack.append(self._storage(self._stack.pop()))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, made = self._stack.pop(), self._stack.pop()
-            self._stack.append(_made(made, arguments))
-        elif name not in ("PROTO", "FRAME"):
-            self._gather(name)
+    def called(self, what: Any, arguments: Any) -> Any:
+        """What calling a name would have made, as far as it is a tensor or a dictionary."""
+        if not isinstance(what, _Name) or not isinstance(arguments, tuple):
+            return None
+        if what.name in _DICTS:
+            return {}
+        if what.name in _TENSORS:
+            return _stored(*arguments[:4])
+        return arguments[0] if what.name == _PARAMETER else None
 
-    def _gather(self, name: str) -> None:
-        """The opcodes that put values into others."""
-        if name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(name[-1])
-            self._stack[-count:] = [tuple(self._stack[-count:])]
-        elif name in ("TUPLE", "LIST", "FROZENSET"):
-            self._stack.append({"TUPLE": tuple, "LIST": list, "FROZENSET": frozenset}[name](self._marked()))
-        elif name == "DICT":
-            items = self._marked()
-            self._stack.append(_filled({}, items))
-        elif name in ("SETITEMS", "SETITEM"):
-            items = self._marked() if name == "SETITEMS" else [self._stack.pop(-2), self._stack.pop()]
-            _filled(self._stack[-1], items)
-        elif name in ("APPENDS", "APPEND", "ADDITEMS"):
-            items = [self._stack.pop()] if name == "APPEND" else self._marked()
-            target = self._stack[-1]
-            if isinstance(target, list):
-                target.extend(items)
-        elif name == "BUILD":
-            self._stack.pop()  # attributes, such as a state dict's metadata
-        elif name == "POP":
-            self._stack.pop()
-        else:
-            raise _refused(f"its pickle has the opcode {name}")
-
-    def _marked(self) -> list[Any]:
-        """The values since the last mark, taken off the stack."""
-        at = len(self._stack) - 1
-        while self._stack[at] is not _MARK:
-            at -= 1
-        values = self._stack[at + 1 :]
-        del self._stack[at:]
-        return values
-
-    def _storage(self, stated: Any) -> Storage:
+    def referred(self, stated: Any) -> Storage:
         kind, storage, key, _, size, *view = stated
         name = storage.name.removeprefix("torch ") if isinstance(storage, _Name) else ""
         if kind != "storage" or name not in KINDS or not isinstance(size, int) or any(view):
-            raise _refused(f"it names a storage of an unknown kind: {str(stated)[:100]}")
+            raise Refused(f"names a storage of an unknown kind: {str(stated)[:100]}")
         made = Storage(name, str(key), size)
         self.storages[str(key)] = made
         return made
 
 
-_VALUES = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
-    "BINUNICODE8",
-}  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: dict[str, type] = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
-
-
-def _known(name: str) -> _Name:
-    """A name that may stand in a checkpoint of weights."""
-    module, _, attribute = name.partition(" ")
-    plain = name in (*_DICTS, *_TENSORS, _PARAMETER, *_SETTINGS)
-    if not plain and not (module == "torch" and attribute in KINDS):
-        raise _refused(f"it asks for {module}.{attribute}, which is neither a tensor nor a plain value")
-    return _Name(name)
-
-
-def _made(what: Any, arguments: Any) -> Any:
-    """What calling a name would have made, as far as it is a tensor or a dictionary."""
-    if not isinstance(what, _Name) or not isinstance(arguments, tuple):
-        return _NOTHING
-    if what.name in _DICTS:
-        return {}
-    if what.name in _TENSORS:
-        storage, offset, shape, stride = arguments[:4]
-        numbers = (offset, *shape, *stride)
-        if not isinstance(storage, Storage) or not all(type(n) is int for n in numbers) or len(shape) != len(stride):
-            raise _refused("a tensor that is not described by numbers")
-        return Stored(storage, offset, tuple(shape), tuple(stride))
-    return arguments[0] if what.name == _PARAMETER else _NOTHING
-
-
-def _filled(target: Any, items: list[Any]) -> Any:
-    if isinstance(target, dict):
-        target.update(zip(items[::2], items[1::2], strict=True))
-    return target
+def _stored(storage: Any, offset: Any, shape: Any, stride: Any) -> Stored:
+    numbers = (offset, *shape, *stride)
+    if not isinstance(storage, Storage) or not all(type(n) is int for n in numbers) or len(shape) != len(stride):
+        raise Refused("has a tensor that is not described by numbers")
+    return Stored(storage, offset, tuple(shape), tuple(stride))
 
 
 def _refused(what: str) -> ArtefactError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickletools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,24 +9,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
+from ...pickles import DAMAGE, Refused, follow
 from .._lines import MAX_LINE
 from ..policy import Reading, shown
 
 DATA, INDEX = "data.pkl", "idxs.pkl"
 _BLOCK = 1 << 16  # offsets that are decoded at once
-_MARK = object()
-_PASSED = {"PROTO", "FRAME"}
-_VALUES = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING", "BINSTRING",
-    "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
-    "BINBYTES8",
-}  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError)
-
-
-class _Unsafe(Exception):
-    """A pickle that asks for more than plain values."""
 
 
 def read_bytedataset(path: Path, reading: Reading) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -82,81 +69,11 @@ def _spans(path: Path, size: int, reading: Reading) -> Iterator[tuple[int, int]]
 
 def _plain(data: bytes, where: str, reading: Reading) -> Any:
     try:
-        return _value(data)
-    except _Unsafe as error:
+        return follow(data)
+    except Refused as error:
         fix = "do not open it with anything that unpickles it; ask for the samples as JSON lines"
         raise DataError(f"the pickle {error}, which data never does", where=where, fix=fix) from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         what = f"no whole pickle ({shown(str(error))}): {shown(data[:20])}"
         reading.problem("corrupt file", what, where=where, fix="copy both files again")
         raise
-
-
-def _value(data: bytes) -> Any:
-    """What a pickle of plain values holds.
-
-    Raises:
-        _Unsafe: it asks for anything else.
-        ValueError, IndexError, KeyError, TypeError, OverflowError: it is damaged.
-    """
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        if name in _VALUES:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name == "MARK":
-            stack.append(_MARK)
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(_simple(memo[int(argument or 0)]))
-        elif name in ("EMPTY_LIST", "EMPTY_TUPLE", "LIST", "TUPLE"):
-            made = _since_mark(stack) if not name.startswith("EMPTY") else []
-            stack.append(made if name.endswith("LIST") else tuple(made))
-        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            taken = int(name[-1])
-            stack[-taken:] = [tuple(stack[-taken:])]
-        elif name in ("EMPTY_DICT", "DICT"):
-            stack.append(_set({}, [] if name == "EMPTY_DICT" else _since_mark(stack)))
-        elif name in ("APPEND", "APPENDS"):
-            values = _since_mark(stack) if name == "APPENDS" else [stack.pop()]
-            _expect(stack[-1], list).extend(values)
-        elif name in ("SETITEM", "SETITEMS"):
-            values = _since_mark(stack) if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            _set(_expect(stack[-1], dict), values)
-        elif name == "STOP":
-            (value,) = stack
-            return value
-        elif name not in _PASSED:
-            raise _Unsafe(f"has the opcode {name}" + (f" of {shown(argument)}" if argument is not None else ""))
-    raise ValueError("no end")
-
-
-def _since_mark(stack: list[Any]) -> list[Any]:
-    at = len(stack) - 1 - stack[::-1].index(_MARK)
-    values = stack[at + 1 :]
-    del stack[at:]
-    return values
-
-
-def _simple(value: Any) -> Any:
-    """A remembered value; lists within themselves would be without end, and few bytes could stand for very many."""
-    if isinstance(value, list | dict | tuple):
-        raise _Unsafe("holds one list in two places")
-    return value
-
-
-def _expect(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise ValueError(f"{kind.__name__} expected")
-    return value
-
-
-def _set(target: dict[Any, Any], values: list[Any]) -> dict[Any, Any]:
-    if len(values) % 2 or not all(isinstance(key, str) for key in values[::2]):
-        raise ValueError("keys and values do not pair")
-    target.update(zip(values[::2], values[1::2]))
-    return target

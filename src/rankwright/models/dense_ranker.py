@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..types import Document, Reps, Side, Texts
 from . import similarity, writing
-from .backbone import clean_config
+from .backbone import clean_config, position_limit
 from .building import (
     build_backbone,
     checked_length,
@@ -78,6 +79,11 @@ class DenseRanker(Ranker):
         return {side: text.length for side, text in self.sides.items()}
 
     @property
+    def longest(self) -> dict[Side, int]:
+        most = {side: position_limit(self.encoder(side).backbone) for side in self.sides}
+        return most if self.chunks is None else most | {"doc": sys.maxsize}
+
+    @property
     def vocabulary(self) -> int:
         return max(int(self.encoder(side).backbone.config.vocab_size) for side in self.sides)
 
@@ -89,6 +95,10 @@ class DenseRanker(Ranker):
     @property
     def normalised(self) -> bool | None:
         return self.cosine if self.chunks is None else None
+
+    @property
+    def similarity(self) -> Literal["dot", "cosine"]:
+        return "cosine" if self.cosine else "dot"
 
     @property
     def vectors_per_text(self) -> Literal["one", "many"]:

@@ -324,3 +324,14 @@ def test_what_is_longer_than_the_positions_is_refused_before_the_work(
 def test_a_data_set_without_pools_says_so(tmp_path: Path, tiny_model: Path, tiny_data: Path):
     with pytest.raises(RankwrightError, match="no pool"):
         carried_out(tmp_path, "a", tiny_model, [{"dataset": str(tiny_data), "rerank": {"first": "pool"}}])
+
+
+def test_a_pool_of_unknown_documents_names_its_file_before_the_work(tmp_path: Path, tiny_model: Path):
+    data = tmp_path / "pool"
+    shutil.copytree(conversations(tmp_path), data, ignore=shutil.ignore_patterns(storage.MANIFEST))
+    rows = (data / "ranking.trec").read_text()
+    (data / "ranking.trec").write_text(rows + "test-0 Q0 nowhere#3 9 0.01 x\n")
+    asked = {"dataset": str(data), "rerank": {"first": "pool"}, "baselines": []}
+    with pytest.raises(RankwrightError, match=r"ranking.trec: ranks document 'nowhere#3'"):
+        carried_out(tmp_path, "run", tiny_model, [asked])
+    assert not (tmp_path / "run" / "evaluation").exists()

@@ -25,13 +25,12 @@ from .building import (
     new_head,
     pick_device,
     pick_dtype,
-    saved_chunks,
     saved_head,
     whole_length,
 )
 from .dense import DEFAULT_TEMPLATE, Dense, check_template
 from .encoder import Encoder
-from .folders import ModelFolder, read_folder, read_settings, subfolder
+from .folders import ModelFolder, read_folder, read_settings, saved_chunks, subfolder
 from .hub import resolve
 from .long import Chunks
 from .ranker import Ranker
@@ -130,8 +129,7 @@ class DenseRanker(Ranker):
         texts, counts = texts.to(self.device), None
         if self.chunks is not None and side == "doc" and len(texts):
             tokenizer, prompt = self.encoder(side).tokenizer, self.sides[side].prompt
-            prefix = tokenizer.prompt_tokens(prompt) or tokenizer.leading
-            texts, counts = windows(texts, self.chunks, prefix=prefix, suffix=tokenizer.trailing)
+            texts, counts = windows(texts, self.chunks, prefix=tokenizer.head(prompt), suffix=tokenizer.trailing)
         values = self.encoder(side)(texts, skip=self.sides[side].skip)
         if self.cosine:
             values = torch.nn.functional.normalize(values, dim=-1)

@@ -197,7 +197,7 @@ class LateRanker(Ranker):
     def _chunked(self, texts: Texts, chunks: Chunks) -> tuple[Texts, Packing, Float[Tensor, "tokens dim"]]:
         """The tokens of all chunks of each document, and their vectors."""
         tokenizer, text = self.encoder.tokenizer, self.sides["doc"]
-        prefix = (tokenizer.prompt_tokens(text.prompt) or tokenizer.leading) + text.room
+        prefix = tokenizer.head(text.prompt) + text.room
         parts, counts = windows(texts, chunks, prefix=prefix, suffix=tokenizer.trailing)
         vectors = self.encoder.project(self.encoder.tokens(parts, Packing(parts.offsets)))
         offsets = parts.offsets[torch.cat([counts.new_zeros(1), counts.cumsum(0)])]

@@ -79,8 +79,8 @@ class DenseRanker(Ranker):
 
     @property
     def longest(self) -> dict[Side, int]:
-        most = {side: position_limit(self.encoder(side).backbone) for side in self.sides}
-        return most if self.chunks is None else most | {"doc": sys.maxsize}
+        doc = sys.maxsize if self.chunks is not None else position_limit(self.encoder("doc").backbone)
+        return {"query": position_limit(self.encoder("query").backbone), "doc": doc}
 
     @property
     def vocabulary(self) -> int:

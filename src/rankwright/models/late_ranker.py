@@ -92,8 +92,8 @@ class LateRanker(Ranker):
 
     @property
     def longest(self) -> dict[Side, int]:
-        most = dict.fromkeys(self.sides, position_limit(self.encoder.backbone))
-        return most if self.chunks is None else most | {"doc": sys.maxsize}
+        most = position_limit(self.encoder.backbone)
+        return {"query": most, "doc": most if self.chunks is None else sys.maxsize}
 
     @property
     def vocabulary(self) -> int:

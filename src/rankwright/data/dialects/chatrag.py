@@ -100,10 +100,11 @@ class ChatRAG(Dialect):
         quiet = Reading(lenient=True)  # the records are read again, and counted then
         for file in data_files(path):
             for where, fields in records(file, quiet):
-                document, golden = _places(Record(fields, where, quiet), chunks)
                 answers = fields.get("answers")
-                for number in golden if isinstance(answers, list) and answers else ():
-                    made[document][number] = f"{made[document][number]} || {answers[0]}"
+                if isinstance(answers, list) and answers:
+                    document, golden = _places(Record(fields, where, quiet), chunks)
+                    for number in golden:
+                        made[document][number] = f"{made[document][number]} || {answers[0]}"
         return made
 
 

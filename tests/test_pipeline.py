@@ -271,7 +271,7 @@ def test_a_pool_ranks_the_chunks_of_a_querys_own_document_alone(tmp_path: Path, 
 
 
 def test_what_a_use_changes_is_said(tmp_path: Path, tiny_model: Path):
-    from rankwright.models import Dense, Late, load
+    from rankwright.models import Chunks, Dense, Late, load
     from rankwright.plan import Use
     from rankwright.usage import differences, used
 
@@ -291,6 +291,8 @@ def test_what_a_use_changes_is_said(tmp_path: Path, tiny_model: Path):
         "similarity dot, trained with cos",
     ):
         assert part in said
+    chunked = Dense(str(tiny_model), chunks=Chunks(32, 8))
+    assert any("similarity dot, trained with cosine" in said for said in differences(plan, chunked.load()))
     assert used(Dense("m"), Use("a", query_cut="left")) == Dense("m", query_cut="left")
     assert used(Late("m"), None) == Late("m")
     from rankwright.models import Cross
@@ -299,6 +301,37 @@ def test_what_a_use_changes_is_said(tmp_path: Path, tiny_model: Path):
         used(Cross("m"), Use("a", similarity="dot"))
 
 
+@pytest.mark.parametrize(
+    ("stage", "evaluation", "message"),
+    [
+        ({"doc_length": 97}, {}, "stages.0: doc_length is 97, this model has positions for 96"),
+        ({}, {"query_length": 97}, "evaluate.0.use: query_length is 97"),
+    ],
+)
+def test_what_is_longer_than_the_positions_is_refused_before_the_work(
+    stage, evaluation, message, tiny_model, tiny_data, tmp_path
+):
+    stage = stage | {
+        "data": [{"Judged": {"dataset": str(tiny_data)}}], "group": {"Random": {"size": 2}},
+        "objective": [{"loss": {"InfoNCE": {}}, "against": "batch"}],
+    }  # fmt: skip
+    asked = {"dataset": str(tiny_data), "baselines": [], "use": {"name": "long", **evaluation}}
+    with pytest.raises(RankwrightError, match=message):
+        carried_out(tmp_path, "run", tiny_model, [asked], stages=[stage])
+    assert not (tmp_path / "run" / "stage-1").exists()
+
+
 def test_a_data_set_without_pools_says_so(tmp_path: Path, tiny_model: Path, tiny_data: Path):
     with pytest.raises(RankwrightError, match="no pool"):
         carried_out(tmp_path, "a", tiny_model, [{"dataset": str(tiny_data), "rerank": {"first": "pool"}}])
+
+
+def test_a_pool_of_unknown_documents_names_its_file_before_the_work(tmp_path: Path, tiny_model: Path):
+    data = tmp_path / "pool"
+    shutil.copytree(conversations(tmp_path), data, ignore=shutil.ignore_patterns(storage.MANIFEST))
+    rows = (data / "ranking.trec").read_text()
+    (data / "ranking.trec").write_text(rows + "test-0 Q0 nowhere#3 9 0.01 x\n")
+    asked = {"dataset": str(data), "rerank": {"first": "pool"}, "baselines": []}
+    with pytest.raises(RankwrightError, match=r"ranking.trec: ranks document 'nowhere#3'"):
+        carried_out(tmp_path, "run", tiny_model, [asked])
+    assert not (tmp_path / "run" / "evaluation").exists()

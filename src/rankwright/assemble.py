@@ -28,7 +28,7 @@ from .data import (
     file_hash,
     supervise,
 )
-from .errors import DataError, UsageError
+from .errors import DataError, RecipeError, UsageError
 from .ledger import fingerprint
 from .randomness import permutation
 from .training import distributed
@@ -80,6 +80,16 @@ def open_dataset(name: str, *, reading: Reading, cache: Path | None = None) -> D
     """A data set, its texts in the cache; of several processes the first puts them there."""
     with distributed.first_alone():
         return Dataset.open(name, reading=reading, cache=cache)
+
+
+def require_positions(ranker: Ranker, side: Side, length: int | None, *, where: str) -> None:
+    """
+    Raises:
+        RecipeError: texts of that many tokens are more than the ranker has positions for.
+    """
+    if length is not None and length > (most := ranker.longest[side]):
+        what = f"{side}_length is {length}, this model has positions for {most} tokens"
+        raise RecipeError(what, where=where, fix=f"give {side}_length {most} or less, or the model more positions")
 
 
 class _Rendered:
@@ -307,8 +317,14 @@ def make_loader(
     world: int = 1,
     drawn: Drawn | None = None,
 ) -> Loader:
-    """Judgements and texts as a stream of batches, a pure function of the seed."""
+    """Judgements and texts as a stream of batches, a pure function of the seed.
+
+    Raises:
+        RecipeError: `limits` are more than the ranker has positions for.
+    """
     cache = mixture.first.cache
+    for side, length in limits.items():
+        require_positions(ranker, side, length, where="stages")
     return Loader(
         supervision,
         group=group,

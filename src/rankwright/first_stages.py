@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from . import assemble
 from .data import Dataset, Reading, read_run
 from .data.dialects import RANKING
@@ -12,23 +14,34 @@ from .errors import DataError
 from .plan import Evaluation, Reranking, Validation
 from .search import LexicalIndex, without_self
 from .training import distributed
-from .types import Run
+from .types import Run, picked
 
 
 def first_of(how: Reranking, evaluation: Evaluation, dataset: Dataset, queries: Sequence[str], reading: Reading) -> Run:
     """The documents of each query that are re-ranked, where they are read from a file.
 
     Raises:
-        DataError: as `given_run`, and a data set without pools.
+        DataError: as `given_run`; a data set without pools; a document to be re-ranked that the data set lacks.
     """
     if how.first != "pool":
-        return given_run(how.first, queries, reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
+        found = given_run(how.first, queries, reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
+        _require_texts(found.ranked(how.depth), dataset, how.first)
+        return found
     path = dataset.folder / RANKING
     if not path.is_file():
         fix = "convert the conversations again, or name a run: rerank: {first: run.trec}"
         raise DataError(f"the data set has no {RANKING}: no pool for each query", where=dataset.folder, fix=fix)
     whole = 2**31 - 1
-    return given_run(str(path), queries, reading, depth=whole, drop_self=evaluation.drop_self)
+    found = given_run(str(path), queries, reading, depth=whole, drop_self=evaluation.drop_self)
+    _require_texts(found, dataset, str(path))
+    return found
+
+
+def _require_texts(run: Run, dataset: Dataset, where: str) -> None:
+    ids = picked(run.docs, np.unique(run.columns))
+    if len(absent := np.flatnonzero(dataset.corpus.rows(ids) < 0)):
+        what = f"ranks document {ids[int(absent[0])]!r}, which is not in {dataset.name}"
+        raise DataError(what, where=where, fix="add it to the data set, or take it out of the file")
 
 
 def validation_inputs(spec: Validation, dataset: Dataset, candidates: Run | None) -> list[object]:

@@ -28,7 +28,7 @@ from .search import BM25, Fuse, LexicalIndex, TokenVectors, Vectors, exact_index
 from .stages import Opened
 from .training import distributed
 from .types import Precision, Run
-from .usage import differences, used
+from .usage import check, differences, used
 
 if TYPE_CHECKING:
     from .models import Ranker
@@ -73,6 +73,7 @@ class Pipeline:
         self.check()
         with self._held():
             start = self._load(self.plan.model)
+            check(self.plan, start)
             for remark in differences(self.plan, start):
                 say(remark)
             runs: list[dict[str, Run]] = [{} for _ in self.plan.evaluate]
@@ -106,7 +107,9 @@ class Pipeline:
             raise RecipeError("the recipe has no stages: there is nothing to train", where="stages")
         claim(self.folder)
         with self._held():
-            model = self._train(self._load(self.plan.model))
+            start = self._load(self.plan.model)
+            check(self.plan, start)
+            model = self._train(start)
             assert model is not None
             return model
 

@@ -542,6 +542,60 @@ def test_a_querys_own_document_is_its_pool(tmp_path: Path) -> None:
     assert len(data.corpus) == 3
 
 
+def test_gold_chunks_are_told_by_index_or_text_and_may_be_several(tmp_path: Path) -> None:
+    gold = [{"index": "1"}, {"ctx": "x"}]
+    rows = [CHATS[0] | {"ground_truth_ctx": gold}, CHATS[1] | {"ground_truth_ctx": {"text": "z"}}]
+    folder = place({"documents.json": json.dumps(CHUNKS), "test.json": json.dumps(rows)}, tmp_path / "in")
+    for answers in (False, True):
+        convert(folder, tmp_path / f"{answers}", answers=answers)
+        data = Dataset.open(tmp_path / f"{answers}", reading=Reading(), cache=tmp_path / "cache")
+        assert data.qrels("test").to_dict() == {"test-0": {"a_b#1": 1.0, "a_b#0": 1.0}, "test-1": {"c#0": 1.0}}
+    inside = [CHATS[0] | {"document": None, "ctxs": ["x", "y", "z"], "ground_truth_ctx": [1, {"index": "2"}]}]
+    convert(place({"dev.jsonl": jsonl(inside)}, tmp_path / "ctxs"), tmp_path / "c")
+    data = Dataset.open(tmp_path / "c", reading=Reading(), cache=tmp_path / "cache")
+    relevant = {doc for doc, grade in data.qrels("dev").to_dict()["dev-0"].items() if grade > 0}
+    assert {document.text for document in data.corpus.documents(sorted(relevant))} == {"y", "z"}
+
+
+@pytest.mark.parametrize(
+    ("row", "chunks", "message"),
+    [
+        ({}, {"a b": ["x", "y"], "a_b": ["z"]}, "another document is called 'a_b'"),
+        ({}, {"a b": ["x", None]}, "a_b#1: the text is missing"),
+        ({}, [["x"]], "not a JSON object.*for each document a list"),
+        ({"ground_truth_ctx": [{"index": 0}, {"index": 7}]}, CHUNKS, "each gold chunk in it by its index or its text"),
+        ({"messages": []}, CHUNKS, "nobody asks"),
+        ({"messages": [{"role": "agent", "content": "42"}]}, CHUNKS, "nobody asks"),
+        ({"messages": [{"role": "user", "content": " "}]}, CHUNKS, "the text is empty"),
+    ],
+)
+def test_conversations_that_cannot_be_are_refused(row, chunks, message, tmp_path: Path) -> None:
+    rows = [CHATS[0] | row]
+    folder = place({"documents.json": json.dumps(chunks), "test.json": json.dumps(rows)}, tmp_path / "in")
+    with pytest.raises(DataError, match=f"(?s){message}"):
+        convert(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_chunk_that_lenient_reading_leaves_out_is_in_no_pool(tmp_path: Path) -> None:
+    from rankwright.data import read_run
+
+    files = {"documents.json": json.dumps({"a b": [None, "y"], "c": ["z"]}), "test.json": json.dumps(CHATS)}
+    convert(place(files, tmp_path / "in"), tmp_path / "out", reading=Reading(lenient=True))
+    pool = read_run(tmp_path / "out" / "ranking.trec").to_dict()
+    assert {query: list(docs) for query, docs in pool.items()} == {"test-0": ["a_b#1"], "test-1": ["c#0"]}
+
+
+@pytest.mark.parametrize(
+    ("history", "message"), [(["a"], "no turn before the last"), (["a", None, "b", "c"], "a turn")]
+)
+def test_histories_without_a_question_are_refused(history, message, tmp_path: Path) -> None:
+    """A turn that is no text must not make the agent's words the user's."""
+    row = {"history": history, "gold_document": "c", "document_list": ["d"]}
+    with pytest.raises(DataError, match=message):
+        convert(place({"train.jsonl": jsonl([row])}, tmp_path / "in"), tmp_path / "out", dialect="histories")
+
+
 def test_turns_are_chosen_and_written_as_asked(tmp_path: Path) -> None:
     turns = Turns(2, {"user": "U", "assistant": "A"}, "<{role}> {content}", " / ")
     convert(chats(tmp_path), tmp_path / "out", turns=turns)

@@ -102,6 +102,7 @@ def test_queries_are_filled_up_with_mask_tokens(ranker):
     shorter = ranker.tokenize(["tea"], "query", limit=7)
     assert shorter.values.tolist() == rows[0, :7].tolist()
     assert made(query_expansion=False).tokenize(["tea"], "query").lengths.tolist() == [4]
+    assert ranker.tokenize(["tea"], "query", limit=1 << 20).lengths.tolist() == [4]  # how long is it? not: fill it up
 
 
 def test_documents_keep_their_length_and_their_marker(ranker):

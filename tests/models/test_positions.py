@@ -221,6 +221,37 @@ def test_a_query_that_is_too_long_keeps_its_last_tokens(prompt, tiny_model, tmp_
     assert torch.equal(load(tmp_path / "saved").tokenize(texts, "query").values, made.values)
 
 
+def byte_level(folder: Path) -> None:
+    """A tokenizer like ModernBERT's, in which a space belongs to the word behind it."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    made.train_from_iterator(
+        [LONG], trainers.BpeTrainer(vocab_size=300, special_tokens=special, initial_alphabet=alphabet)
+    )
+    pairs = [("[CLS]", 2), ("[SEP]", 3)]
+    made.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=pairs)
+    made.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "cls_token": "[CLS]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "sep_token": "[SEP]", "model_max_length": 80}))
+
+
+def test_a_prompts_last_space_is_a_part_of_the_texts_first_token(tmp_path):
+    """Neither a query cut from the left nor a later chunk keeps that token."""
+    folder = make("modernbert", tmp_path / "made")
+    byte_level(folder)
+    prompt, text = "the sea: ", "moon raises the tides of the sea"
+    whole = Dense(str(folder), query_prompt=prompt).load().tokenize([text], "query").values.tolist()
+    head = whole.index(Dense(str(folder)).load().encoder("query").tokenizer.plain(" moon")[0])
+    cut = Dense(str(folder), query_prompt=prompt, query_length=head + 5, query_cut="left").load()
+    assert cut.tokenize([text], "query").values.tolist() == whole[:head] + whole[-5:]
+    assert cut.encoder("query").tokenizer.head(prompt) == head
+    assert cut.encoder("query").tokenizer.head("") == 1
+
+
 def test_late_and_cross_keep_the_last_tokens_of_queries_alone(tiny_model, tmp_path):
     text = "where is the moon above the sea and the tides of the rain"
     late = Late(str(tiny_model), query_length=8, query_expansion=False, query_cut="left").load()

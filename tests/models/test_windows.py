@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain, pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright import storage
-from rankwright.errors import RecipeError
+from rankwright.errors import ArtefactError, RecipeError
 from rankwright.models import Chunks, Cross, Dense, Late, load
 from rankwright.models.windows import best_mean, score_chunks, windows
 from rankwright.types import Texts
@@ -30,13 +31,13 @@ def by_hand(ids: list[int], prefix: int, suffix: int, length: int, overlap: int)
         made.append(head + body[start : start + room] + tail)
         if start + room >= len(body):
             return made
-        start += max(1, room - overlap)
+        start += max(room - overlap, (room + 1) // 2)
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    lengths=st.lists(st.integers(2, 90), min_size=1, max_size=5), prefix=st.integers(0, 4), suffix=st.integers(0, 1),
-    length=st.integers(16, 40), overlap=st.integers(0, 8),
+    lengths=st.lists(st.integers(2, 90), min_size=1, max_size=5), prefix=st.integers(0, 9), suffix=st.integers(0, 1),
+    length=st.integers(20, 40), overlap=st.integers(0, 10),
 )  # fmt: skip
 def test_windows_are_those_of_a_list(lengths, prefix, suffix, length, overlap):
     lengths = [max(n, prefix + suffix + 1) for n in lengths]
@@ -192,6 +193,25 @@ def test_training_in_micro_batches_has_the_gradient_of_the_whole(kind, tiny_mode
 def test_chunks_out_of_range_are_refused(given):
     with pytest.raises(RecipeError):
         Chunks(**given)
+
+
+def test_damaged_chunks_of_a_folder_are_refused(tiny_model, tmp_path):
+    with storage.publish(tmp_path / "saved", "model") as draft:
+        Dense(str(tiny_model), chunks=Chunks(24, 6)).load().save(draft.path)
+    (tmp_path / "saved" / storage.MANIFEST).unlink()
+    path = tmp_path / "saved" / "rankwright.json"
+    for chunks in ({"length": 24, "by": 6}, {"length": "24"}, {"length": 24, "overlap": 30}):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chunks": chunks}))
+        with pytest.raises(ArtefactError, match="states chunks"):
+            load(tmp_path / "saved")
+
+
+def test_a_long_query_makes_no_thousand_chunks():
+    texts = Texts(torch.arange(4000), torch.tensor([0, 4000]))
+    _, few = windows(texts, Chunks(256, 128), prefix=2, suffix=1)
+    _, many = windows(texts, Chunks(256, 128), prefix=126, suffix=1)
+    assert few.tolist() == [31]
+    assert many.tolist() == [59]
 
 
 def test_a_chunk_must_fit_the_positions(tiny_model):

@@ -53,6 +53,12 @@ def test_budgets_grow_with_what_is_free(monkeypatch):
         assert "predicted peak" in str(made)
 
 
+def test_a_text_longer_than_a_usual_micro_batch_travels_alone(monkeypatch):
+    monkeypatch.setattr(memory, "_MICRO_TOKENS", {"cpu": 64})
+    longest = int(wide(3000)[0].docs.lengths.max())
+    assert plan("auto", monkeypatch=monkeypatch).memory.tokens == longest > 64
+
+
 def test_what_cannot_fit_is_refused():
     with pytest.raises(ResourceError, match="do not hold a text of"):
         plan(0.001)

@@ -340,7 +340,7 @@ def _warnings(
         if texts.duplicates.count:
             yield f"{texts.duplicates.count:,} {noun} repeat the text of another one"
         if texts.truncated and texts.truncated >= 0.01:
-            yield f"{texts.truncated:.0%} of the {noun} are longer than {texts.limit} tokens and lose their end"
+            yield f"{texts.truncated:.0%} of the {noun} are longer than {texts.limit} tokens and are cut off"
 
 
 def _histogram(values: np.ndarray) -> dict[Any, int]:

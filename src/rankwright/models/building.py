@@ -140,8 +140,3 @@ def whole_length(asked: int | None, chunks: Chunks, backbone: PreTrainedModel, *
     """
     checked_length(chunks.length, chunks.length, backbone, name="chunks.length", where=where)
     return asked or WHOLE
-
-
-def saved_chunks(settings: dict[str, Any]) -> Chunks | None:
-    """The chunks that a folder of ours states."""
-    return Chunks(**settings["chunks"]) if isinstance(settings.get("chunks"), dict) else None

@@ -24,13 +24,14 @@ from .backbone import (
     load_language_model,
     merged_weights,
 )
-from .building import checked_length, extended, pick_device, pick_dtype, saved_chunks, whole_length
+from .building import checked_length, extended, pick_device, pick_dtype, whole_length
 from .classifier import Classifier
 from .cross import PROMPT, Cross, prompt_parts
 from .cross_folders import CrossFacts, CrossFolder, read_cross, write_cross
 from .dense import DEFAULT_TEMPLATE, check_template
 from .dropout import use_keyed_dropout
 from .encoder import content_of
+from .folders import saved_chunks
 from .hidden import adopt_packing
 from .hub import resolve
 from .joining import Joiner
@@ -239,7 +240,7 @@ def _joiner(
         stated = settings.get("length") if saved_chunks(settings) else None
         length = whole_length(spec.length or stated, chunks, backbone, where=folder.path)
         query_length = min(query_length or chunks.length, chunks.length // 2 - len(before) - len(between))
-        if query_length < 1:
+        if query_length < 1 or len(behind) >= chunks.length // 2:
             what = f"chunks.length is {chunks.length}: half of a chunk has no room for a query and the prompt"
             raise RecipeError(what, where=folder.path, fix="give longer chunks, or a shorter prompt")
     if length < (least := len(before) + len(between) + len(behind) + 2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,20 +18,19 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..types import Document, Reps, Side, Texts
 from . import similarity, writing
-from .backbone import clean_config
+from .backbone import clean_config, position_limit
 from .building import (
     build_backbone,
     checked_length,
     new_head,
     pick_device,
     pick_dtype,
-    saved_chunks,
     saved_head,
     whole_length,
 )
 from .dense import DEFAULT_TEMPLATE, Dense, check_template
 from .encoder import Encoder
-from .folders import ModelFolder, read_folder, read_settings, subfolder
+from .folders import ModelFolder, read_folder, read_settings, saved_chunks, subfolder
 from .hub import resolve
 from .long import Chunks
 from .ranker import Ranker
@@ -78,6 +78,11 @@ class DenseRanker(Ranker):
         return {side: text.length for side, text in self.sides.items()}
 
     @property
+    def longest(self) -> dict[Side, int]:
+        doc = sys.maxsize if self.chunks is not None else position_limit(self.encoder("doc").backbone)
+        return {"query": position_limit(self.encoder("query").backbone), "doc": doc}
+
+    @property
     def vocabulary(self) -> int:
         return max(int(self.encoder(side).backbone.config.vocab_size) for side in self.sides)
 
@@ -89,6 +94,10 @@ class DenseRanker(Ranker):
     @property
     def normalised(self) -> bool | None:
         return self.cosine if self.chunks is None else None
+
+    @property
+    def similarity(self) -> Literal["dot", "cosine"]:
+        return "cosine" if self.cosine else "dot"
 
     @property
     def vectors_per_text(self) -> Literal["one", "many"]:
@@ -120,8 +129,7 @@ class DenseRanker(Ranker):
         texts, counts = texts.to(self.device), None
         if self.chunks is not None and side == "doc" and len(texts):
             tokenizer, prompt = self.encoder(side).tokenizer, self.sides[side].prompt
-            prefix = tokenizer.prompt_tokens(prompt) or tokenizer.leading
-            texts, counts = windows(texts, self.chunks, prefix=prefix, suffix=tokenizer.trailing)
+            texts, counts = windows(texts, self.chunks, prefix=tokenizer.head(prompt), suffix=tokenizer.trailing)
         values = self.encoder(side)(texts, skip=self.sides[side].skip)
         if self.cosine:
             values = torch.nn.functional.normalize(values, dim=-1)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import storage
-from ..errors import ArtefactError
+from ..errors import ArtefactError, RecipeError
 from . import dpr
+from .long import Chunks
 
 SETTINGS = "rankwright.json"
 FORMAT = 1
@@ -144,6 +145,20 @@ def read_folder(folder: Path) -> ModelFolder:
         prompts=read_prompts(general, folder / "config_sentence_transformers.json"),
         settings=settings,
     )
+
+
+def saved_chunks(settings: dict[str, Any]) -> Chunks | None:
+    """The chunks that a folder of ours states.
+
+    Raises:
+        ArtefactError: they are none.
+    """
+    said = settings.get("chunks")
+    try:
+        return Chunks(**said) if said else None
+    except (TypeError, RecipeError) as error:
+        fix = "the folder is damaged: fetch it again"
+        raise ArtefactError(f"{SETTINGS} states chunks {said!r:.80}", fix=fix) from error
 
 
 def json_object(path: Path, *, optional: bool = False) -> dict[str, Any]:

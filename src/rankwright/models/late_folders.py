@@ -24,6 +24,7 @@ from .folders import (
     read_modules,
     read_prompts,
     read_settings,
+    saved_chunks,
 )
 from .long import Chunks
 
@@ -116,7 +117,7 @@ def read_late(folder: Path) -> LateFolder:
         prompts={side: prompts[side].removeprefix(marker) for side, marker in stated["markers"].items()},
         template=settings.get("template"),
         query_cut=settings.get("query_cut"),
-        chunks=Chunks(**settings["chunks"]) if settings.get("chunks") else None,
+        chunks=saved_chunks(settings),
         whole=settings.get("doc_length"),
         **stated,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..types import Document, Reps, Side, Texts
 from . import late_writing, similarity
-from .backbone import clean_config
+from .backbone import clean_config, position_limit
 from .building import build_backbone, checked_length, new_head, pick_device, pick_dtype, saved_head, whole_length
 from .dense import DEFAULT_TEMPLATE, check_template
 from .encoder import Encoder
@@ -90,6 +91,11 @@ class LateRanker(Ranker):
         return {side: text.length for side, text in self.sides.items()}
 
     @property
+    def longest(self) -> dict[Side, int]:
+        most = position_limit(self.encoder.backbone)
+        return {"query": most, "doc": most if self.chunks is None else sys.maxsize}
+
+    @property
     def vocabulary(self) -> int:
         return int(self.encoder.backbone.config.vocab_size)
 
@@ -101,6 +107,10 @@ class LateRanker(Ranker):
     @property
     def normalised(self) -> bool:
         return self.cosine
+
+    @property
+    def similarity(self) -> Literal["dot", "cosine"]:
+        return "cosine" if self.cosine else "dot"
 
     @property
     def vectors_per_text(self) -> Literal["one", "many"]:
@@ -131,8 +141,9 @@ class LateRanker(Ranker):
             made = tokenizer.encode(cutter, texts, text.prompt)
         if text.marker_id is not None:
             made = _inserted(made, text.marker_id, tokenizer.leading)
-        if side == "query" and self.expansion is not None:
-            made = _filled(made, self.expansion.token, limit or text.length)
+        length = limit or text.length
+        if side == "query" and self.expansion is not None and length <= self.longest["query"]:
+            made = _filled(made, self.expansion.token, length)  # a length beyond all positions only asks for the tokens
         return made
 
     def represent(self, texts: Texts, side: Side) -> Reps:
@@ -186,7 +197,7 @@ class LateRanker(Ranker):
     def _chunked(self, texts: Texts, chunks: Chunks) -> tuple[Texts, Packing, Float[Tensor, "tokens dim"]]:
         """The tokens of all chunks of each document, and their vectors."""
         tokenizer, text = self.encoder.tokenizer, self.sides["doc"]
-        prefix = (tokenizer.prompt_tokens(text.prompt) or tokenizer.leading) + text.room
+        prefix = tokenizer.head(text.prompt) + text.room
         parts, counts = windows(texts, chunks, prefix=prefix, suffix=tokenizer.trailing)
         vectors = self.encoder.project(self.encoder.tokens(parts, Packing(parts.offsets)))
         offsets = parts.offsets[torch.cat([counts.new_zeros(1), counts.cumsum(0)])]

@@ -35,7 +35,7 @@ class Chunks:
 
     Args:
         length: tokens of a chunk, special tokens and prompt included; of a cross-encoder the query too.
-        overlap: tokens that a chunk shares with the one before.
+        overlap: tokens that a chunk shares with the one before; half of what a long prompt or query leaves, at most.
         score: which chunks count. Of token vectors (`Late`) ``max`` alone: the best token of all chunks.
         top: how many count with ``top``.
     """

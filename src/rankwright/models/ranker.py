@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -27,6 +28,11 @@ class Ranker(torch.nn.Module, ABC):
         """Tokens a text may have on each side, special tokens included."""
 
     @property
+    def longest(self) -> dict[Side, int]:
+        """The most that `limits` could be: tokens that it has positions for; without end where texts are cut to fit."""
+        return {"query": sys.maxsize, "doc": sys.maxsize}
+
+    @property
     @abstractmethod
     def vocabulary(self) -> int:
         """Token ids lie in 0..vocabulary-1."""
@@ -44,6 +50,11 @@ class Ranker(torch.nn.Module, ABC):
     @property
     def normalised(self) -> bool | None:
         """Whether vectors have length 1; None: they are no vectors whose first dimensions mean anything alone."""
+        return None
+
+    @property
+    def similarity(self) -> Literal["dot", "cosine"] | None:
+        """How vectors are compared; None: there are none."""
         return None
 
     @property

@@ -96,6 +96,15 @@ class TextTokenizer:
         ids = self._base.encode(prompt).ids
         return len(ids) - (bool(ids) and ids[-1] in self._special)
 
+    def head(self, prompt: str) -> int:
+        """How many tokens stand before a text's own: special ones and the prompt's.
+
+        A prompt's last space often belongs to the text's first token, hence not `prompt_tokens`.
+        """
+        end = len(prompt.rstrip(" "))
+        stops = [stop for _, stop in self._base.encode(prompt + "a").offsets]
+        return next((at for at, stop in enumerate(stops) if stop > end), len(stops))
+
     def plain(self, text: str) -> list[int]:
         """The text's own tokens, without special ones."""
         return self._base.encode(text, add_special_tokens=False).ids
@@ -119,7 +128,7 @@ class TextTokenizer:
 
     def encode_ends(self, texts: Sequence[str], prompt: str, length: int, *, special: bool = True) -> Texts:
         """As `encode`, but of a text that is too long the last tokens stay; special tokens and prompt stay too."""
-        head = (self.prompt_tokens(prompt) or self.leading) if special else 0
+        head = self.head(prompt) if special else 0
         return keep_ends(self.encode(self._base, texts, prompt, special=special), length, head=head)
 
     def encode(self, cutter: tokenizers.Tokenizer, texts: Sequence[str], prompt: str, *, special: bool = True) -> Texts:

@@ -18,12 +18,12 @@ def windows(
     """The windows of all texts, those of a text one behind the other, and how many each text has.
 
     A text that fits is its only window, under its own key. Of a longer one each window begins with the text's first
-    `prefix` tokens and ends with its last `suffix`.
+    `prefix` tokens and ends with its last `suffix`; half of what is between them at least is not in the window before.
     """
     before = torch.as_tensor(prefix, device=texts.offsets.device).expand(len(texts)).clamp(max=chunks.length // 2)
     body = (texts.lengths - before - suffix).clamp(min=0)
     room = chunks.length - before - suffix
-    step = (room - chunks.overlap).clamp(min=1)
+    step = torch.maximum(room - chunks.overlap, (room + 1) // 2)  # a long prefix must not make thousands of windows
     fits = texts.lengths <= chunks.length
     counts = torch.where(fits, 1, 1 + ((body - room).clamp(min=0) + step - 1) // step)
     row = torch.repeat_interleave(counts)

@@ -90,7 +90,7 @@ def plan_memory(
     left = (most - fixed) / max(per_token, 1.0)  # in tokens
     longest = int(batch.docs.lengths.max()) if len(batch.docs) else 0
     # a micro-batch that is computed again holds its graph and, in the backward pass, about as much again
-    tokens = int(min(_MICRO_TOKENS[kind], left / 2))
+    tokens = int(min(max(_MICRO_TOKENS[kind], longest), left / 2))
     if tokens < longest:
         raise ResourceError(
             f"{most / _GIB:.1f} GiB do not hold a text of {longest} tokens "

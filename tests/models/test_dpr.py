@@ -138,10 +138,13 @@ def test_checkpoints_become_model_folders(pair, layout: str, tmp_path: Path):
 
 
 def test_the_verb_says_what_was_made_and_what_to_run_next(pair, tmp_path: Path, capsys):
-    torch.save(state(*pair), tmp_path / "best.cp")
+    content = state(*pair)
+    content["encoder_params"]["pretrained_model_cfg"] = "\x1b[31mred"  # a terminal would obey
+    torch.save(content, tmp_path / "best.cp")
     main(["import-dpr", str(tmp_path / "best.cp"), "--base", str(TINY), "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert f"model: {tmp_path / 'out'}  (2 encoder(s); its training: " in said
+    assert "\x1b" not in said
     assert f"next:  rankwright encode {tmp_path / 'out'} DATA --out vectors" in said
 
 

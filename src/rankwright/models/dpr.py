@@ -100,7 +100,7 @@ def import_checkpoint(checkpoint: Path, out: Path, *, base: str, memory: float =
                 raise ArtefactError(f"it states a length of {length!r} tokens")
             spec = Dense(str(stage / "question"), doc_backbone=two, query_length=length, doc_length=length)
             ranker = spec.load()
-        except (ArtefactError, RecipeError) as error:  # the checkpoint's fault, not that of the folder it is unpacked to
+        except (ArtefactError, RecipeError) as error:  # not the fault of the folder it lies in by now
             what, fix = f"does not fit {base}: {error.what}", "name the model that it was trained from: --base"
             raise ArtefactError(what, where=checkpoint, fix=fix) from None
         with storage.publish(out, "model", meta={"checkpoint": checkpoint.name}) as draft:

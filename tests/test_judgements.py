@@ -10,6 +10,8 @@ import pytest
 
 from rankwright import api, recipe
 from rankwright.cli import main
+from rankwright.data import Dataset
+from rankwright.data.query_files import read_topics
 from rankwright.errors import DataError, RecipeError
 from rankwright.plan import Recipe
 
@@ -56,6 +58,14 @@ def test_a_recipe_names_another_file_of_answers(tmp_path, tiny_model, asked):
     assert carried_out(tmp_path, tiny_model, **given).scores["asked-test"]["BM25"].queries == ("q01",)
 
 
+def test_answers_and_samples_come_along_from_one_data_set_to_another(tmp_path, asked, capsys):
+    (asked / "samples.tsv").write_text("q01\t7\nq02\t7\n")
+    main(["convert", str(asked), "--out", str(tmp_path / "out"), "--json"])
+    assert json.loads(capsys.readouterr().out)["counts"]["questions with answers"] == 3
+    assert Dataset.open(tmp_path / "out").answers("test") == {key: tuple(texts) for key, texts in QUESTIONS}
+    assert read_topics(tmp_path / "out" / "samples.tsv") == {"q01": "7", "q02": "7"}
+
+
 def test_what_cannot_be_measured_is_refused_before_the_work(tmp_path, tiny_model, asked):
     shutil.rmtree(asked / "answers")
     with pytest.raises(DataError, match="no answers of a split 'test'"):
@@ -87,6 +97,18 @@ def test_evaluate_with_passages_answers_and_retrieval_output(tmp_path, capsys):
     assert "nDCG@10" in text
     assert "Accuracy@100" in text
     assert "--passages" in text
+    (tmp_path / "b.trec").write_text("0 Q0 1 1 2.5 t\n")
+    main(["compare", run, str(tmp_path / "b.trec"), *options, "--out", str(tmp_path / "compared"), "--json"])
+    systems = json.loads(capsys.readouterr().out)["systems"]
+    assert {name: found["mean"]["Accuracy@1"] for name, found in systems.items()} == pytest.approx(
+        {"a": 1 / 3, "b": 1 / 3}
+    )
+    assert "where was he born" not in (tmp_path / "compared" / "per_query.tsv").read_text()
+    main(["compare", run, str(tmp_path / "b.trec"), *options, "--qrels", str(qrels), "--measures", "Accuracy@1", "P@1"])
+    text = capsys.readouterr().out
+    assert "P@1" in text
+    assert f"compare {run}" in text
+    assert "--questions" in text
 
 
 @pytest.mark.parametrize(

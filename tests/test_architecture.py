@@ -21,18 +21,8 @@ WRITERS = ("storage.py", "_files.py", "_scratch.py")
 # --- who may import whom ----------------------------------------------------------------------------------------------
 
 RECIPE = {"recipe", "_yaml", "_fields", "_schema"}
-BASE = {
-    "types",
-    "names",
-    "errors",
-    "storage",
-    "_files",
-    "_scratch",
-    "artefacts",
-    "randomness",
-    "signals",
-    "progress",
-} | {"pickles"}
+BASE = {"types", "names", "errors", "pickles", "artefacts", "storage", "_files", "_scratch"}
+BASE |= {"randomness", "signals", "progress"}
 WITHIN_BASE = {
     "errors": set(),
     "types": {"names"},

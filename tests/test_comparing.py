@@ -12,7 +12,7 @@ from rankwright import storage
 from rankwright.cli import main
 from rankwright.comparing import compare_runs
 from rankwright.errors import UsageError
-from rankwright.evaluation import plots
+from rankwright.evaluation import Evidence, plots
 from rankwright.evaluation.report_blocks import Cell, Table
 from rankwright.evaluation.report_tables import FORMATS, render_tables
 from rankwright.types import Qrels, Run
@@ -35,7 +35,7 @@ def made() -> tuple[dict[str, Run], Qrels]:
 def test_p_values_are_scipys_and_holm_is_by_hand():
     scipy = pytest.importorskip("scipy.stats")
     runs, qrels = made()
-    found = compare_runs(runs, qrels, MEASURES, baseline="bm25")
+    found = compare_runs(runs, Evidence(qrels), MEASURES, baseline="bm25")
     by_hand = []
     for system in ("a_b", "c%d"):
         for measure in found.scores["bm25"].measures:
@@ -54,35 +54,36 @@ def test_p_values_are_scipys_and_holm_is_by_hand():
 
 def test_as_published_each_p_stands_for_itself():
     runs, qrels = made()
-    found = compare_runs(runs, qrels, MEASURES, baseline="bm25", correction="none")
+    found = compare_runs(runs, Evidence(qrels), MEASURES, baseline="bm25", correction="none")
     assert [c.p_holm for c in found.comparison] == [c.p for c in found.comparison]
     assert found.comparison.to_json()["correction"] == "none"
     text = render_tables(found.report, "text")
     assert "p (Holm)" not in text
     assert "not corrected for the number of tests" in text
     assert "Holm" not in text
-    assert "p (Holm)" in render_tables(compare_runs(runs, qrels, MEASURES, baseline="bm25").report, "text")
+    assert "p (Holm)" in render_tables(compare_runs(runs, Evidence(qrels), MEASURES, baseline="bm25").report, "text")
 
 
 def test_baseline_test_and_level_are_as_asked():
     runs, qrels = made()
-    found = compare_runs(runs, qrels, ["nDCG@3"], baseline="c%d", test="randomisation", level=0.9, rounds=500, seed=3)
+    judged = Evidence(qrels)
+    found = compare_runs(runs, judged, ["nDCG@3"], baseline="c%d", test="randomisation", level=0.9, rounds=500, seed=3)
     assert {(c.baseline, c.system) for c in found.comparison} == {("c%d", "bm25"), ("c%d", "a_b")}
     assert all(c.p >= 1 / 501 for c in found.comparison)
     text = render_tables(found.report, "markdown")
     assert "90% interval" in text
     assert "paired randomisation test" in text
     low, high = found.report.systems[0].intervals["nDCG@3"]
-    wide = compare_runs(runs, qrels, ["nDCG@3"], baseline="c%d", level=0.99).report.systems[0].intervals["nDCG@3"]
+    wide = compare_runs(runs, judged, ["nDCG@3"], baseline="c%d", level=0.99).report.systems[0].intervals["nDCG@3"]
     assert wide[0] < low < found.report.systems[0].means["nDCG@3"] < high < wide[1]
     with pytest.raises(UsageError):
-        compare_runs(runs, qrels, ["nDCG@3"], baseline="c%d", level=1.5)
+        compare_runs(runs, Evidence(qrels), ["nDCG@3"], baseline="c%d", level=1.5)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_format_says_the_same(kind):
     runs, qrels = made()
-    report = compare_runs(runs, qrels, MEASURES, baseline="bm25", collection="test").report
+    report = compare_runs(runs, Evidence(qrels), MEASURES, baseline="bm25", collection="test").report
     text = render_tables(report, kind)
     for system in report.systems:
         for value in system.means.values():
@@ -110,7 +111,7 @@ def test_latex_is_escaped_and_aligned():
 def test_one_judged_query_has_no_tests():
     runs, qrels = made()
     one = Qrels.from_dict({"q1": qrels.to_dict()["q1"]})
-    found = compare_runs(runs, one, MEASURES, baseline="bm25")
+    found = compare_runs(runs, Evidence(one), MEASURES, baseline="bm25")
     assert len(found.comparison) == 0
     assert "bm25" in render_tables(found.report, "text")
 

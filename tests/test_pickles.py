@@ -1,3 +1,5 @@
+"""Pickles that are followed: plain values as unpickling gives them, objects refused or replaced."""
+
 import io
 import pickle
 

@@ -114,6 +114,9 @@ def test_each_part_draws_dropout_of_its_own_steps(data: Path, tiny_model: Path, 
         ({"stages.0.name": "a b"}, "name is 'a b'"),
         ({"stages.0.drawn": None}, "the stage draws none"),
         ({"stages.0.objective.0.strata": {"upper": "hard", "lower": "hard"}}, "both upper and lower"),
+        ({"stages.0.objective.0.strata": {"upper": "hard", "lower": "random"}}, "no document of the upper stratum"),
+        ({"stages.1.objective.0.strata.lower": "random"}, "no document of the lower stratum"),
+        ({"stages.1.name": "pos"}, "two are called 'pos'"),
     ],
 )
 def test_what_a_cycle_refuses(changes: dict, what: str, data: Path, tiny_model: Path):
@@ -122,3 +125,22 @@ def test_what_a_cycle_refuses(changes: dict, what: str, data: Path, tiny_model: 
     with pytest.raises(RecipeError, match=what):
         recipe.loads(text, Recipe, overrides=given)
     assert recipe.loads(text, Recipe, overrides=["stages.1.train.accumulate=3"]).stages[1].train.accumulate == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"stages.0.group.PerGrade.counts": {"7": 1}, "stages.0.objective.0.strata.upper": 7}, "has the grade 7"),
+        ({"stages.0.objective.0.strata.lower": [8, 9]}, "has the grade 8, 9"),
+        ({"stages.1.group.PerGrade.counts": {"2": 1, "1": 1, "5": 1}}, "each of the grades 2, 1, 5"),
+    ],
+)
+def test_grades_that_the_data_lack_are_refused_before_the_work(changes, what, data, tiny_model, tmp_path, capsys):
+    (tmp_path / "r.yaml").write_text(recipe.dump(plan_of(data, tiny_model)))
+    given = [f"{name}={json.dumps(value)}" for name, value in changes.items()]
+    with pytest.raises(SystemExit) as caught:
+        main(["run", str(tmp_path / "r.yaml"), *given, "--dry-run"])
+    assert caught.value.code == 2
+    assert what in capsys.readouterr().err
+    with pytest.raises(RecipeError, match=what):
+        Pipeline(recipe.load(tmp_path / "r.yaml", Recipe, overrides=given), folder=tmp_path / "run").train()

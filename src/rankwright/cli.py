@@ -179,13 +179,7 @@ def _teaching(verbs: argparse._SubParsersAction) -> None:
 def _evaluating(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("evaluate", help="runs + judgements or answers -> measures, intervals, paired tests")
     verb.add_argument("runs", nargs="+", help="TREC runs; the first is the baseline of the tests")
-    verb.add_argument("--qrels", help="judgements; not needed where there are answers")
-    verb.add_argument("--questions", metavar="FILE", help="questions with answers: TSV, CSV, JSON; for Accuracy@20")
-    where = verb.add_mutually_exclusive_group()
-    where.add_argument("--data", help="with --questions: data set with the passages and the queries")
-    where.add_argument("--passages", metavar="FILE", help="with --questions: the passages alone, e.g. DPR's TSV")
-    verb.add_argument("--measures", nargs="+", metavar="MEASURE",
-                      help="default: nDCG@10 R@100 RR@10 of judgements, Accuracy@1 5 20 50 100 of answers")  # fmt: skip
+    _evidence(verb)
     verb.add_argument("--retrieved", metavar="FILE", help="also write the passages of one run in DPR's JSON")
     verb.add_argument("--contexts", type=int, default=100, metavar="N", help="passages a question in --retrieved")
     verb.add_argument("--out", help="also write everything, per query, to this JSON file")
@@ -193,8 +187,8 @@ def _evaluating(verbs: argparse._SubParsersAction) -> None:
     _common(verb, "json", "lenient")
     verb = verbs.add_parser("compare", help="runs against a baseline: tables for a paper, tests, figures")
     verb.add_argument("runs", nargs="+", help="TREC runs of the same queries")
-    verb.add_argument("--qrels", required=True)
-    verb.add_argument("--measures", nargs="+", default=["nDCG@10", "R@100", "RR@10"], metavar="MEASURE")
+    _evidence(verb)
+    verb.set_defaults(retrieved=None, contexts=1)
     verb.add_argument("--baseline", help="name or path of one of the runs (default: the first)")
     verb.add_argument("--test", choices=["t-test", "randomisation"], default="t-test", help="paired, two-sided")
     verb.add_argument("--correction", choices=["holm", "none"], default="holm", help="for the number of tests")
@@ -274,6 +268,16 @@ def _converting(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--base", required=True, help="the BERT it was trained from: model folder or hub id")
     verb.add_argument("--out", required=True, help="folder to make")
     verb.add_argument("--memory", type=float, default=4.0, help="GiB that reading may take (default: 4)")
+
+
+def _evidence(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--qrels", help="judgements; not needed where there are answers")
+    verb.add_argument("--questions", metavar="FILE", help="questions with answers: TSV, CSV, JSON; for Accuracy@20")
+    where = verb.add_mutually_exclusive_group()
+    where.add_argument("--data", help="with --questions: data set with the passages and the queries")
+    where.add_argument("--passages", metavar="FILE", help="with --questions: the passages alone, e.g. DPR's TSV")
+    verb.add_argument("--measures", nargs="+", metavar="MEASURE",
+                      help="default: nDCG@10 R@100 RR@10 of judgements, Accuracy@1 5 20 50 100 of answers")  # fmt: skip
 
 
 def _common(verb: argparse.ArgumentParser, *names: str) -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import storage
-from .evaluation import Comparison, Scores, bootstrap_interval, compare_pairs, evaluate, per_query_differences, stated
+from .evaluation import Comparison, Evidence, Scores, bootstrap_interval, compare_pairs, per_query_differences, stated
 from .evaluation.plots import available, differences_pdf
 from .evaluation.report import PairedResult, Report, SystemResult, write_report
 from .evaluation.report_tables import render_tables
 from .evaluation.significance import Correction, TestName
 from .reporting import metrics_json
-from .types import Qrels, Run
+from .types import Run
 
 _TESTS: dict[TestName, str] = {"t": "paired t-test", "randomisation": "paired randomisation test"}
 
@@ -30,7 +30,7 @@ class Compared(NamedTuple):
 
 def compare_runs(
     runs: Mapping[str, Run],
-    qrels: Qrels,
+    evidence: Evidence,
     measures: Sequence[str],
     *,
     baseline: str,
@@ -42,17 +42,17 @@ def compare_runs(
     seed: int = 0,
     reproduce: str = "",
 ) -> Compared:
-    """Every run measured on the same judgements, and each of the others tested against the baseline.
+    """Every run measured by the same judgements or answers, and each of the others tested against the baseline.
 
     Where one query alone is judged there are no tests: it has no spread.
 
     Args:
         baseline: the name of one of the runs.
-        collection: what the judgements are called in the report.
+        collection: what these are called in the report.
         reproduce: the command that makes the same again.
     """
     ordered = [baseline, *(name for name in runs if name != baseline)]
-    scores = {name: evaluate(runs[name], qrels, measures) for name in ordered}
+    scores = {name: evidence.measure(runs[name], measures) for name in ordered}
     pairs = [(baseline, other) for other in ordered[1:]] if len(scores[baseline].queries) > 1 else []
     comparison = compare_pairs(
         scores, pairs, test=test, correction=correction, level=level, rounds=rounds, seed=seed

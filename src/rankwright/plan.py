@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from .data import Batches, Drawn, Group, Shuffled, Source
+from .data import Batches, Drawn, Group, PerGrade, Shuffled, Source
 from .data.wordings import OneWording
 from .errors import RecipeError
 from .evaluation import parse
@@ -132,6 +133,7 @@ class Stage:
         ):
             if not isinstance(value, kind):
                 raise RecipeError(f"{name}: {type(value).__name__} is not a {kind.__name__}")
+        _check_strata(self.group, self.objective)
 
     @property
     def travelling(self) -> Batches:
@@ -280,6 +282,22 @@ class Recipe:
         _check_order(self)
 
 
+def _check_strata(group: Group, objective: Sequence[Term]) -> None:
+    """Lists without a document of the upper stratum, or alone without one of the lower, teach nothing.
+
+    Raises:
+        RecipeError: with the place in the stage.
+    """
+    if not isinstance(group, PerGrade) or isinstance(group.counts, int):
+        return
+    listed = {float(grade) for grade, count in group.counts.items() if count}
+    for at, term in enumerate(objective):
+        for name, grades in (("upper", (term.strata.high,)), ("lower", term.strata.low)) if term.strata else ():
+            if listed.isdisjoint(grades) and (name == "upper" or term.against == "own"):
+                what = f"objective.{at}.strata: the group puts no document of the {name} stratum into the lists"
+                raise RecipeError(what, fix=f"name its grade: counts: {{{grades[0]:g}: 1}}")
+
+
 def _check_order(plan: Recipe) -> None:
     """What only makes sense in a cycle, and what cannot differ between its stages.
 
@@ -287,6 +305,10 @@ def _check_order(plan: Recipe) -> None:
         RecipeError: with the place in the recipe.
     """
     first = plan.stages[0] if plan.stages else None
+    names = [stage.name for stage in plan.stages if stage.name is not None]
+    if plan.order == "cycle" and len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RecipeError(f"stages: two are called {twice!r}, the log could not tell them apart", fix="rename one")
     for number, stage in enumerate(plan.stages):
         place = f"stages.{number}"
         if plan.order == "sequence" and stage.repeats != 1:

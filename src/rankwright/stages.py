@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import assemble, teaching
 from .data import Mixture, Reading, Source, Supervision
+from .errors import RecipeError
 from .ledger import fingerprint
 from .loading import choices
 from .plan import Stage
@@ -41,6 +42,37 @@ class Opened:
     @property
     def name(self) -> str:
         return self.stage.name or f"stage-{self.number}"
+
+
+def check_grades(stage: Stage, number: int, supervision: Supervision) -> None:
+    """Grades that the group or the strata of a stage ask for, and that its data lack, are refused.
+
+    Args:
+        number: of the stage, from 1.
+
+    Raises:
+        RecipeError: with the place in the recipe.
+    """
+
+    def there(*grades: float) -> bool:
+        return bool(supervision.having(grades).any())
+
+    place, fix = f"stages.{number - 1}", "check the grades of the sources: min_grade, grade, relabel, mine.grade"
+    if not there(*stage.group.grades):
+        what = f"no query has documents of each of the grades {_listed(stage.group.grades)}"
+        raise RecipeError(what, where=f"{place}.group", fix=fix)
+    for at, term in enumerate(stage.objective):
+        if term.strata is None:
+            continue
+        unlisted = () if term.against == "own" else (0.0,)  # a document of which nothing is known
+        for name, grades in (("upper", (term.strata.high,)), ("lower", term.strata.low)):
+            if not any((grade in unlisted and name == "lower") or there(grade) for grade in grades):
+                what = f"no document of the data has the grade {_listed(grades)}"
+                raise RecipeError(what, where=f"{place}.objective.{at}.strata.{name}", fix=fix)
+
+
+def _listed(grades: Sequence[float]) -> str:
+    return ", ".join(f"{grade:g}" for grade in grades)
 
 
 def identity(
@@ -114,6 +146,7 @@ def _part(opened: Opened, ranker: Ranker, held: ExitStack, *, seed: int, reading
     from .training import Objective, Part
 
     stage = opened.stage
+    check_grades(stage, opened.number, opened.supervision)
     own = key(seed, "stage", f"stage-{opened.number}")
     limits: dict[Side, Any] = {"query": stage.query_length, "doc": stage.doc_length}
     loader = assemble.make_loader(

@@ -65,6 +65,7 @@ def test_ids_win_over_texts_and_a_question_that_occurs_again_adds_answers(tmp_pa
         ("a\t['b', 1]", "no list of strings"),
         ("a\t[]", "answers are missing"),
         ('a\t"["b"]', "not CSV"),
+        ("a\t['b', 'c", r"no list of strings: \"\['b', 'c\""),
     ],
 )
 def test_what_is_no_list_of_answers_is_refused_and_never_run(tmp_path, line, what):
@@ -76,6 +77,15 @@ def test_what_is_no_list_of_answers_is_refused_and_never_run(tmp_path, line, wha
     reading = Reading(lenient=True)
     assert read_answers(path, reading) == {"0": ("fine",)}
     assert reading.counts.total() == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_long_lists_titles_in_brackets_and_patterns_are_answers(tmp_path):
+    (tmp_path / "a.tsv").write_text(f"q\t{['x' * 70_000, 'y' * 70_000]}\nr\t['\\d+']\ns\t[REC] 2\n")
+    assert read_answers(tmp_path / "a.tsv") == {"0": ("x" * 70_000, "y" * 70_000), "1": ("\\d+",), "2": ("[REC] 2",)}
+    (tmp_path / "b.tsv").write_text("q\t['\\ud800']\n")  # could not be written again
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        read_answers(tmp_path / "b.tsv")
 
 
 def test_a_question_that_is_not_among_the_queries(tmp_path, queries):

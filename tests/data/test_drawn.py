@@ -93,6 +93,7 @@ def test_queries_that_lack_a_grade_are_not_trained_on_and_may_give_documents(sto
         rows = batch.lists[batch.mask].tolist()
         assert all(60 <= int(batch.doc_ids[row][1:]) < 80 for row in rows)  # hard ones play the relevant part
         turns += [i for i, some in enumerate(without) for doc in batch.drawn if doc in some]
+    assert "leaves no query out" in loader(stores, {2: 1}, drawn=Drawn(8, rest=True)).remarks[-1]
     assert Drawn(8, rest=True).shares(15, 5) == (6, 2)  # int(8 * 15 / 20), the rest
     assert np.bincount(turns).tolist() == [4] * 5  # 10 x 2 documents, of each in turn
 

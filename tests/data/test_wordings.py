@@ -56,6 +56,40 @@ def test_strata_are_grades(records: list[dict], kind: str, tmp_path: Path):
         assert not (tmp_path / "out" / "samples.tsv").exists()
 
 
+def converted(record: dict, tmp_path: Path) -> Path:
+    (tmp_path / "x.json").write_text(json.dumps([record]))
+    return convert(tmp_path / "x.json", tmp_path / "out", strata=True).folder
+
+
+def test_a_passage_in_both_lists_of_negatives_is_hard(tmp_path: Path):
+    record = DPR[0] | {"negative_ctxs": [passage("b"), passage("z")]}
+    assert grades(converted(record, tmp_path))["who eats"] == {"a": 2.0, "b": 1.0, "c": 1.0, "z": 0.0}
+
+
+def test_records_without_a_sample_are_samples_of_their_own(tmp_path: Path):
+    records = [SR[1] | {"sample_id": None, "questions": [f"{i} a", f"{i} b"]} for i in range(2)]
+    (tmp_path / "x.json").write_text(json.dumps(records))
+    convert(tmp_path / "x.json", tmp_path / "out", strata=True)
+    assert sorted(Counter(read_topics(tmp_path / "out" / "samples.tsv").values()).values()) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"questions": []}, "questions are missing"),
+        ({"questions": None}, "questions are missing"),
+        ({"sample_id": "a\tb"}, "sample id .* has white space"),
+        ({"sample_id": [1]}, "sample id is no string"),
+        ({"answers": ["\ud800"]}, "half of a surrogate pair"),
+    ],
+)
+def test_records_that_say_nothing_are_refused(change: dict, what: str, tmp_path: Path):
+    with pytest.raises(DataError, match=what) as caught:
+        converted(SR[1] | change, tmp_path)
+    assert str(caught.value.where).endswith("x.json:1")
+    assert not (tmp_path / "out").exists()
+
+
 def test_strata_are_for_dpr_alone(tmp_path: Path, tiny_data: Path):
     with pytest.raises(UsageError, match="--strata: for dpr"):
         convert(tiny_data, tmp_path / "out", strata=True)

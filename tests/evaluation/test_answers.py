@@ -178,7 +178,8 @@ def test_evidence_that_is_not_there_is_named():
 
 def test_retrieved_passages_say_which_hold_an_answer():
     rows = {row.query: row for row in retrieved(RUN, ANSWERS, passages, depth=2)}
-    assert list(rows) == ["q1", "q2", "q3"]
+    assert list(rows) == list(ANSWERS) == ["q1", "q2", "q3", "q4"]
+    assert rows["q4"][1:] == ([], pytest.approx([]), [])
     assert [doc.id for doc in rows["q1"].docs] == ["a", "b"]
     assert rows["q1"].scores.tolist() == [3.0, 2.0]
     assert rows["q1"].has_answer == [False, True]

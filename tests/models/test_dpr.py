@@ -11,13 +11,15 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer, DPRConfig, DPRContextEncoder, DPRQuestionEncoder
 
 from rankwright.cli import main
 from rankwright.errors import ArtefactError, RecipeError, UsageError
-from rankwright.models import Dense, load
+from rankwright.models import Dense, dpr, load
+from rankwright.models.converting import convert
 from rankwright.models.dpr import import_checkpoint
 from rankwright.models.pickled import opened
 from rankwright.types import Document
@@ -136,10 +138,13 @@ def test_checkpoints_become_model_folders(pair, layout: str, tmp_path: Path):
 
 
 def test_the_verb_says_what_was_made_and_what_to_run_next(pair, tmp_path: Path, capsys):
-    torch.save(state(*pair), tmp_path / "best.cp")
+    content = state(*pair)
+    content["encoder_params"]["pretrained_model_cfg"] = "\x1b[31mred"  # a terminal would obey
+    torch.save(content, tmp_path / "best.cp")
     main(["import-dpr", str(tmp_path / "best.cp"), "--base", str(TINY), "--out", str(tmp_path / "out")])
     said = capsys.readouterr().out
     assert f"model: {tmp_path / 'out'}  (2 encoder(s); its training: " in said
+    assert "\x1b" not in said
     assert f"next:  rankwright encode {tmp_path / 'out'} DATA --out vectors" in said
 
 
@@ -200,6 +205,7 @@ CHANGES = {
     "a stack that is empty": lambda data: b"\x80\x02u.",
     "no mark": lambda data: b"\x80\x02}u.",
     "a key that is a list": lambda data: b"\x80\x02}]]s.",
+    "a key of 2**60 tuples": lambda data: b"\x80\x02})q\x00" + b"0h\x00h\x00\x86q\x00" * 60 + b"K\x01s.",
     "no storage": lambda data: b"\x80\x02]Q.",
 }
 
@@ -224,6 +230,39 @@ def test_damaged_checkpoints_are_refused(tmp_path: Path):
             import_checkpoint(tmp_path / name, tmp_path / "out", base=str(TINY))
     with pytest.raises(UsageError, match="no such checkpoint"):
         import_checkpoint(tmp_path / "none.cp", tmp_path / "out", base=str(TINY))
+
+
+def test_a_small_file_does_not_fill_the_disk(tmp_path: Path):
+    same = torch.zeros(10_000)
+    torch.save({"model_dict": {f"question_model.{i}": same for i in range(9)}}, tmp_path / "x.cp")
+    with pytest.raises(ArtefactError, match="larger than the file"):
+        convert(tmp_path / "x.cp", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_numbers_of_numpy_are_settings(tmp_path: Path):
+    torch.save({"model_dict": {}, "rng": np.random.get_state(), "loss": np.float64(3.5)}, tmp_path / "x.cp")
+    with opened(tmp_path / "x.cp") as found:
+        assert found.content["model_dict"] == {}
+
+
+@pytest.mark.parametrize("length", ["abc", -5, 10**9])
+def test_a_length_that_the_base_cannot_have_is_the_checkpoints_fault(length, tmp_path: Path, monkeypatch):
+    weights = encoder(DPRQuestionEncoder, 1, 0).question_encoder.state_dict()
+    weights = {name.replace("bert_model", "question_model"): tensor for name, tensor in weights.items()}
+    torch.save({"model_dict": weights, "encoder_params": {"max_length": length}}, tmp_path / "x.cp")
+    monkeypatch.setattr(dpr, "_child", lambda checkpoint, folder, memory: convert(checkpoint, folder))
+    with pytest.raises(ArtefactError, match=r"x\.cp: does not fit .*tokens|length") as caught:
+        import_checkpoint(tmp_path / "x.cp", tmp_path / "out", base=str(TINY))
+    assert "--base" in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"x.cp"}
+
+
+@pytest.mark.parametrize("memory", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_limit_that_is_none_is_refused(memory: float, tmp_path: Path):
+    (tmp_path / "x.cp").touch()
+    with pytest.raises(UsageError, match="GiB"):
+        import_checkpoint(tmp_path / "x.cp", tmp_path / "out", base=str(TINY), memory=memory)
 
 
 def test_reading_has_a_limit_on_memory(tmp_path: Path):

@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ._fields import check_id
+from ._fields import check_id, check_text
 from ._json import read_json_list, read_jsonl
-from ._lines import kind_of, read_lines
+from ._lines import MAX_LINE, kind_of, read_lines
 from ._texts import ID_NAMES, position
 from .corpus import Corpus
 from .formats import write_lines
@@ -21,6 +23,7 @@ from .policy import Reading, shown
 _IDS = (*ID_NAMES, "query-id", "question_id")
 _TEXTS = ("question", "query", "text")
 _ANSWERS = ("answers", "answer", "possible_answers")
+_TITLE = re.compile(r"\[[\w .-]*\].*")  # brackets around words: no list of strings that lost a quotation mark
 
 
 class Question(NamedTuple):
@@ -126,6 +129,7 @@ def _table_rows(path: Path, reading: Reading) -> Iterator[tuple[int, Any, Any, A
     """DPR's two columns, question and answers, or any that a header names; tabs separate them, else commas."""
     places: tuple[int | None, int | None, int] | None = None
     columns, separator = 2, "\t"
+    csv.field_size_limit(MAX_LINE)
     for number, line in read_lines(path, reading):
         where = f"{path}:{number}"
         if places is None:
@@ -153,11 +157,10 @@ def _table_rows(path: Path, reading: Reading) -> Iterator[tuple[int, Any, Any, A
 
 def _answers(value: Any, where: str, reading: Reading) -> list[str] | None:
     """A list of answers, also as a table holds it; one that is no list is the only answer. None: lenient skips it."""
-    if isinstance(value, str):
-        value = _listed(value) if value.lstrip().startswith("[") else [value]
-    if isinstance(value, list) and value and all(isinstance(answer, str) for answer in value):
-        return value
-    if value is None or value == []:
+    given = _listed(value) if isinstance(value, str) else value
+    if isinstance(given, list) and given and all(isinstance(answer, str) for answer in given):
+        return [text for answer in given if (text := check_text(answer, where, reading)) is not None]
+    if given is None or given == []:
         reading.problem("missing field", "the answers are missing", where=where, fix="give the question its answers")
     else:
         what = f"the answers are no list of strings: {shown(value)}"
@@ -166,12 +169,18 @@ def _answers(value: Any, where: str, reading: Reading) -> list[str] | None:
 
 
 def _listed(text: str) -> Any:
-    """A list as JSON or Python writes it, read as data; what is neither stays text, which is no list."""
+    """A list as JSON or Python writes it, read as data; a text that does not begin like one is the only answer.
+
+    What only looks like a list stays text: no list of strings, but for titles such as ``[REC]``.
+    """
+    if not text.lstrip().startswith("["):
+        return [text]
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
         pass
     try:
-        return ast.literal_eval(text.strip())
+        with warnings.catch_warnings(action="ignore"):  # of patterns such as '\\d', which mean what they say
+            return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return {"not a list": text}
+        return [text] if _TITLE.fullmatch(text.strip()) else text

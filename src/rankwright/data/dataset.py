@@ -129,6 +129,11 @@ class Dataset:
         path, reading = Path(path), reading or self.reading
         return self.checked(read_qrels(path, reading), path, reading=reading)
 
+    @property
+    def answered(self) -> list[str]:
+        """The splits that have answers of their own."""
+        return list(_splits(self.folder, "answers", _ANSWERS))
+
     def answers(self, split: str, *, path: str | Path | None = None) -> dict[str, tuple[str, ...]]:
         """Query id -> answers, of ``answers/<split>.{jsonl,json,tsv,csv}`` or of another file, see `read_answers`.
 

@@ -99,7 +99,10 @@ class Loader:
     def remarks(self) -> list[str]:
         """What a user should know of what was left out."""
         without = f"{len(self._left_out):,} queries lack a grade that the group needs, and are left out"
-        return [*self.supervision.remarks, *([without] if len(self._left_out) else [])]
+        remarks = [*self.supervision.remarks, *([without] if len(self._left_out) else [])]
+        if self._extra is not None and self._extra.rest and not len(self._left_out):
+            remarks.append("drawn.rest: the group leaves no query out, the stream gives all documents")
+        return remarks
 
     # --- order -----------------------------------------------------------------------------------------------------
 

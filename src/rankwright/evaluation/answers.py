@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from .. import signals
+from ..names import picked
 from ..progress import progress
 from ..types import Document, Run
 
@@ -55,21 +56,20 @@ def has_answer(text: str, answers: Sequence[str], *, match: str = "string") -> b
 def retrieved(
     run: Run, answers: Answers, passages: Passages, *, depth: int = 100, match: str = "string"
 ) -> Iterator[Retrieved]:
-    """The first passages of every question that has answers and is in the run, in the run's order of questions.
+    """The first passages of every question, in the order of `answers`; none of one that the run lacks.
 
     Raises:
         DataError: the run names a passage that `passages` lacks.
     """
     ranked = run.ranked(depth)
-    asked = sum(query in answers for query in ranked.queries)
-    with progress("look for answers", asked, "questions") as bar:
-        for query, ids, scores in ranked:
-            if query not in answers:
-                continue
+    rows = ranked.rows()
+    with progress("look for answers", len(answers), "questions") as bar:
+        for query, texts in answers.items():
             signals.check()
-            docs = list(passages(ids))
-            found = _finder(answers[query], match)
-            yield Retrieved(query, docs, scores, [found(doc.text) for doc in docs])
+            begin, end = ranked.offsets[rows[query] :][:2].tolist() if query in rows else (0, 0)
+            docs = list(passages(picked(ranked.docs, ranked.columns[begin:end]))) if end > begin else []
+            found = _finder(texts, match)
+            yield Retrieved(query, docs, ranked.scores[begin:end], [found(doc.text) for doc in docs])
             bar.advance()
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ def convert(checkpoint: Path, folder: Path) -> dict[str, Any]:
         weights = content.get("model_dict", content)
         weights = weights if isinstance(weights, dict) else {}
         named = {str(name).removeprefix("module."): t for name, t in weights.items() if isinstance(t, Stored)}
+        _check_size(named.values(), 2 * checkpoint.stat().st_size)  # two encoders may share their numbers
         sides, projection = [], 0
         for side, (prefix, new) in _SIDES.items():
             own = {name.removeprefix(prefix): t for name, t in named.items() if name.startswith(prefix)}
@@ -75,15 +78,19 @@ def convert(checkpoint: Path, folder: Path) -> dict[str, Any]:
         return {"sides": sides, "projection": projection, "settings": plain}
 
 
+def _check_size(tensors: Iterable[Stored], most: int) -> None:
+    """Refuse tensors that share numbers over and over: a small file would fill the disk."""
+    if sum(prod(map(abs, tensor.shape)) * KINDS[tensor.storage.kind][1] for tensor in tensors) > most:
+        raise ArtefactError("its tensors are larger than the file, they stand for the same numbers many times")
+
+
 def _write(path: Path, tensors: dict[str, Stored], source: Checkpoint) -> None:
     """A safetensors file, one tensor in memory at a time: a length of 8 bytes, a header of JSON, the numbers."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for name, tensor in tensors.items():
         kind, width = KINDS[tensor.storage.kind]
-        size = width
-        for length in tensor.shape:
-            size *= length
+        size = width * prod(tensor.shape)
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()

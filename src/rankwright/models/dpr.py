@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .. import storage
-from ..errors import ArtefactError, UsageError
+from ..errors import ArtefactError, RecipeError, UsageError
 from .dense import Dense
 from .hub import resolve
 
@@ -74,6 +74,8 @@ def import_checkpoint(checkpoint: Path, out: Path, *, base: str, memory: float =
 
     if not checkpoint.is_file():
         raise UsageError("there is no such checkpoint", where=checkpoint, fix="name a file, e.g. dpr_biencoder.40")
+    if not 0 < memory < 1 << 20:
+        raise UsageError(f"reading may take {memory:g} GiB", fix="give a number above 0, e.g. --memory 8")
     origin = resolve(base)
     config = read_config(origin)
     if config.get("model_type") != "bert":
@@ -93,8 +95,14 @@ def import_checkpoint(checkpoint: Path, out: Path, *, base: str, memory: float =
         settings = facts["settings"]
         length = settings.get("max_length") or settings.get("sequence_length")
         two = str(stage / "doc") if "doc" in facts["sides"] else None
-        spec = Dense(str(stage / "question"), doc_backbone=two, query_length=length, doc_length=length)
-        ranker = spec.load()
+        try:
+            if length is not None and type(length) is not int:
+                raise ArtefactError(f"it states a length of {length!r} tokens")
+            spec = Dense(str(stage / "question"), doc_backbone=two, query_length=length, doc_length=length)
+            ranker = spec.load()
+        except (ArtefactError, RecipeError) as error:  # not the fault of the folder it lies in by now
+            what, fix = f"does not fit {base}: {error.what}", "name the model that it was trained from: --base"
+            raise ArtefactError(what, where=checkpoint, fix=fix) from None
         with storage.publish(out, "model", meta={"checkpoint": checkpoint.name}) as draft:
             ranker.save(draft.path)
     finally:

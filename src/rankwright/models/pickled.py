@@ -23,8 +23,9 @@ _TENSORS = ("torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v2")
 _PARAMETER = "torch._utils _rebuild_parameter"
 _SETTINGS = (  # what stands in checkpoints beside weights; it becomes nothing
     "argparse Namespace", "torch Size", "torch device", "_codecs encode", "numpy dtype", "numpy ndarray",
-    "numpy.core.multiarray scalar", "numpy.core.multiarray _reconstruct", "builtins dict", "builtins list",
-    "builtins set", "__builtin__ dict", "__builtin__ list", "__builtin__ set",
+    "numpy.core.multiarray scalar", "numpy.core.multiarray _reconstruct", "numpy._core.multiarray scalar",
+    "numpy._core.multiarray _reconstruct", "builtins dict", "builtins list", "builtins set", "__builtin__ dict",
+    "__builtin__ list", "__builtin__ set",
 )  # fmt: skip
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files written before torch 1.6
 _MOST_PICKLE = 1 << 28  # bytes of one pickle: weights stand outside of it

@@ -57,8 +57,9 @@ def compare(given: Namespace) -> None:
     from ..reporting import metrics_json
 
     _require_different(given.runs)
+    require_evidence(given)
     if len(given.runs) < 2:
-        again = command("evaluate", given.runs[0], "--qrels", given.qrels)
+        again = command("evaluate", given.runs[0], *named_evidence(given))
         raise UsageError("one run has nothing to be compared with", fix=f"give two or more, or measure it: {again}")
     folder = None if given.out is None else new_folder(given.out)
     names = dict(zip(_names(given.runs), given.runs))
@@ -67,15 +68,17 @@ def compare(given: Namespace) -> None:
     if baseline is None:
         raise UsageError(f"no run is called {given.baseline!r}", fix=f"choose from {', '.join(names)}")
     reading = Reading(lenient=given.lenient)
-    qrels = read_qrels(Path(given.qrels), reading)
     runs, dropped = _runs(given, reading)
+    measures = asked_measures(given)
+    evidence, _ = evidence_of(given, runs, measures, reading)
     found = compare_runs(
-        runs, qrels, given.measures, baseline=baseline, collection=Path(given.qrels).name.split(".")[0],
+        runs, evidence, measures, baseline=baseline,
+        collection=Path(given.qrels or given.questions).name.split(".")[0],
         test="t" if given.test == "t-test" else "randomisation", correction=given.correction, level=given.level,
         rounds=given.rounds, seed=given.seed,
     )  # fmt: skip
     if folder is not None:
-        with storage.publish(folder, "comparison", meta={"runs": names, "qrels": given.qrels}) as draft:
+        with storage.publish(folder, "comparison", meta={"runs": names, "evidence": named_evidence(given)}) as draft:
             write_comparison(draft.path, found)
     if given.json:
         return out_json(metrics_json(found.scores, found.comparison, per_query=False))
@@ -88,7 +91,7 @@ def compare(given: Namespace) -> None:
         if not available():
             tell("no figures: they need matplotlib (pip install 'rankwright[plots]')")
     if folder is None:
-        words = ["compare", *given.runs, "--qrels", given.qrels, "--out", "comparison"]
+        words = ["compare", *given.runs, *named_evidence(given), "--out", "comparison"]
         return tell(f"\nnext: report, LaTeX tables, figures and values per query: {command(*words)}")
     return tell(
         f"next:       open {folder / 'report.html'}, or fuse the runs: {command('fuse', *given.runs, '--out', 'F')}"

@@ -103,12 +103,15 @@ def _dry_run(plan: Recipe, given: Namespace) -> None:
     """Check everything that can be checked before work starts, and print the resolved recipe."""
     from ..naming import run_folder
     from ..pipeline import Pipeline
+    from ..stages import check_grades
 
     reading = Reading(lenient=given.lenient)
     Pipeline(plan, folder=Path(given.folder) if given.folder else None, reading=reading).check()
     facts: list[dict[str, Any]] = []
     for number, stage in enumerate(plan.stages, start=1):
         found = supervise(assemble.open_mixture(stage.data, reading=reading), stage.data)
+        if stage.mine is None:
+            check_grades(stage, number, found)
         left = {"queries left out": found.dropped, "relevant documents outside the rankings": found.outside}
         facts.append({"stage": number, "queries": len(found), "judgements": len(found.table)})
         facts[-1].update({name: count for name, count in left.items() if count})

@@ -285,4 +285,5 @@ def _counts(data: Collection) -> dict[str, int]:
     return {
         "documents": len(dataset.corpus), "queries": len(dataset.queries), "judgements": judgements, "scores": scores,
         "ranked documents": len(data.ranking or ()),
+        "questions with answers": sum(len(dataset.answers(split)) for split in dataset.answered),
     }  # fmt: skip

@@ -125,7 +125,7 @@ def write_beir(
     tables = {_file_name(name, source): rows.judgements(reading, queries, corpus) for name, rows in judged.items()}
     scores, ranking = (rows.scores(reading, queries, corpus) if len(rows) else None for rows in (scored, ranked))
     for name, rows in answered.items():
-        _write_answers(folder / "answers" / f"{_file_name(name, source)}.jsonl", rows)
+        write_answers(folder / "answers" / f"{_file_name(name, source)}.jsonl", rows)
     counts = {
         "documents": len(corpus), "queries": len(queries), "judgements": sum(map(len, tables.values())),
         "scores": len(scores or ()), "ranked documents": len(ranking or ()),
@@ -134,7 +134,8 @@ def write_beir(
     return counts | write_evidence(folder, Evidence(tables, scores, ranking), held, where=source)
 
 
-def _write_answers(path: Path, rows: Mapping[str, Iterable[str]]) -> None:
+def write_answers(path: Path, rows: Mapping[str, Iterable[str]]) -> None:
+    """Query id and answers, a question a line."""
     with write_file(path) as file:
         lines = Lines(file)
         for query, answers in rows.items():

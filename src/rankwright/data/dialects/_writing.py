@@ -20,10 +20,11 @@ from ...types import Document, Qrels, Run
 from ..dataset import Dataset
 from ..formats import read_run, write_qrels, write_run
 from ..policy import Reading
+from ..query_files import read_topics, write_topics
 from ..scores import read_scores
-from ._collecting import Evidence, Lines, write_evidence, write_scores
+from ._collecting import Evidence, Lines, write_answers, write_evidence, write_scores
 from ._holdout import HoldOut
-from ._items import RANKING, SCORES
+from ._items import RANKING, SAMPLES, SCORES
 
 _BREAKS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -122,9 +123,13 @@ def _score_file(data: Collection, folder: Path) -> None:
 
 
 def write_beir_folder(data: Collection, folder: Path, held: HoldOut | None = None) -> dict[str, int]:
-    """``corpus.jsonl``, ``queries.jsonl``, ``qrels/<split>.tsv``, ``scores.tsv`` and ``ranking.trec``."""
+    """A data set: texts, ``qrels/``, ``answers/``, ``scores.tsv``, ``ranking.trec`` and ``samples.tsv``."""
     _texts(data, folder, "_id", "text")
     _queries(data, folder)
+    for split in data.dataset.answered:
+        write_answers(folder / "answers" / f"{split}.jsonl", data.dataset.answers(split))
+    if (samples := data.dataset.folder / SAMPLES).is_file():
+        write_topics(folder / SAMPLES, read_topics(samples).items())
     judged = {split: data.dataset.qrels(split) for split in data.dataset.splits}
     found = Evidence(judged, data.scores, data.ranking)
     return write_evidence(folder, found, held, where=str(data.dataset.folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .._fields import check_text
 from ..policy import Reading
 from ._items import (
     JUDGED_ABOVE,
@@ -23,8 +24,8 @@ from ._records import first_record, records
 _POSITIVE = ("positive_ctxs", "positive_contexts")
 _RANDOM = ("negative_ctxs",)
 _HARD = ("hard_negative_ctxs", "hardneg_contexts")
-_GRADES = ((_POSITIVE, JUDGED_ABOVE), (_RANDOM, JUDGED_BELOW), (_HARD, JUDGED_BELOW))
-_STRATA = ((_POSITIVE, 2.0), (_RANDOM, 0.0), (_HARD, 1.0))
+_GRADES = ((_POSITIVE, JUDGED_ABOVE), (_HARD, JUDGED_BELOW), (_RANDOM, JUDGED_BELOW))
+_STRATA = ((_POSITIVE, 2.0), (_HARD, 1.0), (_RANDOM, 0.0))
 
 
 class DPR(Dialect):
@@ -58,13 +59,17 @@ class DPR(Dialect):
                 queries = self._queries(record)
                 yield from ((where, query) for query in queries)
                 if len(queries) > 1:
-                    sample = str(fields.get("sample_id", queries[0].id))
+                    stated = record.get("sample_id")
+                    sample = None if stated is None else record.id(stated, "sample id")
+                    sample = queries[0].id if sample is None else sample
                     yield from ((where, Wording(query.id, sample)) for query in queries)
                 answers = record.list("answers")
                 if not all(isinstance(answer, str) for answer in answers):
                     record.wrong("answers", "a list of texts", answers)
                 elif answers:
-                    yield from ((where, Answered(query.id, tuple(answers), split)) for query in queries)
+                    texts = tuple(text for a in answers if (text := check_text(a, where, reading)) is not None)
+                    yield from ((where, Answered(query.id, texts, split)) for query in queries)
+                hard: set[str] = set()
                 for names, grade in _STRATA if self.strata else _GRADES:
                     for passage in (passage for name in names for passage in record.list(name)):
                         if not isinstance(passage, dict):
@@ -73,13 +78,20 @@ class DPR(Dialect):
                         inner = Record(passage, where, reading)
                         key = inner.get("passage_id", "psg_id", "id")
                         document = inner.document(key, passage.get("title"), inner.get("text"))
-                        if document is not None:
-                            yield where, document
+                        if document is None:
+                            continue
+                        yield where, document
+                        if names is _HARD:
+                            hard.add(document.id)
+                        if names is not _RANDOM or document.id not in hard:  # in both lists: it is hard
                             yield from ((where, Judgement(q.id, document.id, grade, split)) for q in queries)
 
     def _queries(self, record: Record) -> list[Query]:
         """The wordings of a question, each once."""
         texts = record.list("questions") if "questions" in record.fields else [record.fields.get("question")]
+        if not texts:
+            problem, fix = record.reading.problem, "give the record a question"
+            problem("missing field", "questions are missing", where=record.where, fix=fix)
         if self.strata:
             texts = [text.removesuffix("?").strip() if isinstance(text, str) else text for text in texts]
         made = [query for text in texts if (query := record.query(None, text)) is not None]

@@ -47,7 +47,7 @@ class Standing:
         return "referred", stated
 
 
-@pytest.mark.parametrize("protocol", (2, 4))
+@pytest.mark.parametrize("protocol", [2, 4])
 def test_objects_may_have_something_in_their_place(protocol):
     assert follow(pickle.dumps([complex(1, 2)], protocol), Standing()) == [
         ("builtins complex" if protocol == 4 else "__builtin__ complex", (1.0, 2.0))

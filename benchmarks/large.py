@@ -147,17 +147,19 @@ def _in_own_process(step: str, folder: Path) -> dict[str, float]:
 
 
 def _summary(sizes: Sequence[int], measured: dict[str, list[dict[str, float]]]) -> str:
-    """Peaks by step and size, the slope of the anonymous part and what it makes of GOAL documents."""
-    heads = [f"{n:,}: RSS / anon MiB" for n in sizes]
+    """Peaks by step and size; over several sizes the slope of the anonymous part and what it makes of GOAL documents."""
+    heads = ["step", *(f"{n:,}: RSS / anon MiB" for n in sizes), "s (largest)"]
+    if len(sizes) > 1:
+        heads += ["anon B/doc", f"anon at {GOAL:,}, MiB"]
     rows = []
     for step, cells in measured.items():
-        anon = [cell["peak_anon"] for cell in cells]
-        slope, base = np.polyfit(sizes, anon, 1) if len(sizes) > 1 else (float("nan"), float("nan"))
         values = [f"{cell['peak_rss'] / MIB:.0f} / {cell['peak_anon'] / MIB:.0f}" for cell in cells]
-        rows.append(
-            [step, *values, f"{slope:.0f}", f"{(base + slope * GOAL) / MIB:.0f}", f"{cells[-1]['seconds']:.1f}"]
-        )
-    return table(["step", *heads, "anon B/doc", f"anon at {GOAL:,}, MiB", "s (largest)"], rows)
+        row = [step, *values, f"{cells[-1]['seconds']:.1f}"]
+        if len(sizes) > 1:
+            slope, base = np.polyfit(sizes, [cell["peak_anon"] for cell in cells], 1)
+            row += [f"{slope:.0f}", f"{(base + slope * GOAL) / MIB:.0f}"]
+        rows.append(row)
+    return table(heads, rows)
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ def _in_own_process(step: str, folder: Path) -> dict[str, float]:
 
 
 def _summary(sizes: Sequence[int], measured: dict[str, list[dict[str, float]]]) -> str:
-    """Peaks by step and size; over several sizes the slope of the anonymous part and what it makes of GOAL documents."""
+    """Peaks by step and size; over several sizes also the slope of the anonymous part and what it makes of GOAL."""
     heads = ["step", *(f"{n:,}: RSS / anon MiB" for n in sizes), "s (largest)"]
     if len(sizes) > 1:
         heads += ["anon B/doc", f"anon at {GOAL:,}, MiB"]

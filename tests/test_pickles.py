@@ -28,7 +28,11 @@ def test_plain_values_come_back_as_unpickling_gives_them(first, second, protocol
 
 
 @pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("value", [{1, 2}, frozenset([1]), print, object(), complex(1, 2), bytearray(b"a")], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{1, 2}, frozenset([1]), print, complex(1, 2), object()],
+    ids=["set", "frozenset", "function", "number", "object"],
+)
 def test_objects_are_refused(value, protocol):
     with pytest.raises(Refused, match="has the opcode"):
         follow(pickle.dumps(value, protocol))

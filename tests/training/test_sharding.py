@@ -22,7 +22,7 @@ def _beside(name: str) -> ModuleType:
 ranks = _beside("ranks")
 
 WORKER = """
-import copy, importlib.util, json, sys
+import copy, importlib.util, json, os, sys
 import numpy as np, torch
 spec = importlib.util.spec_from_file_location("proof", sys.argv[1]); proof = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(proof)
@@ -81,6 +81,7 @@ for name, make in {"late": lambda: toys.Toy(late=True), "dense": tiny(Dense), "c
             worst[name] = max(worst.get(name, 0), *distances)
 print(json.dumps({"worst": worst, "parts": parts}), flush=True)
 distributed.finish()
+os._exit(0)  # as the command line does: gloo's threads do not always survive an orderly exit
 """
 
 

@@ -128,7 +128,7 @@ def test_dual_supervision_is_tas_bs_formula(late: bool, tmp_path: Path):
 
 
 WORKER = """
-import importlib.util, json, sys
+import importlib.util, json, os, sys
 from pathlib import Path
 spec = importlib.util.spec_from_file_location("taught", sys.argv[1]); taught = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(taught)
@@ -151,6 +151,7 @@ with ScoreStore.open(Path(sys.argv[2]), rank=distributed.rank(), world=distribut
             worst = max(worst, taught.distance(ranker, expected), abs(result.loss - value) / abs(value))
 print(json.dumps(worst), flush=True)
 distributed.finish()
+os._exit(0)  # as the command line does: gloo's threads do not always survive an orderly exit
 """
 
 

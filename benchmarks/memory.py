@@ -24,13 +24,19 @@ LENGTHS = (1024, 4096)
 def main() -> None:
     if len(sys.argv) > 2:
         return _child(json.loads(sys.argv[2]))
-    rows, records = [], []
+    records = []
     for length in LENGTHS:
         for who in ("transformers", "transformers, checkpointing", "rankwright"):
             records.append(_measured({"cell": "length", "who": who, "length": length}))
     for size in BATCHES:
         for who in ("ST cached", "rankwright"):
             records.append(_measured({"cell": "batch", "who": who, "size": size}))
+    publish(records)
+
+
+def publish(records: list[dict[str, Any]]) -> None:
+    """The table, printed and written."""
+    rows = []
     for record in records:
         what = f"{record['length']} tokens" if record["cell"] == "length" else f"batch of {record['size']}"
         rows.append([what, record["who"], f"{record['megabytes']:.0f} MB", f"{record['seconds']:.2f} s"])

@@ -18,7 +18,7 @@ from rankwright.plan import Recipe
 
 RECIPES = sorted(path.stem for path in (Path(rankwright.__file__).parent / "recipes").glob("*.yaml"))
 MINIS = [name for name in RECIPES if name.startswith("mini-")]
-SOON = ("mini-sycl-mixed", "mini-tas-b", "mini-multistage-cl-kd")  # their parts are those of the others too
+SOON = ("mini-tas-b", "mini-multistage-cl-kd")  # their parts are those of the others too
 MANY = ("sr-dpr", "longseq")  # methods of many recipes, of which some have all kinds of steps:
 FEW = (
     "sr-dpr-inbatch-pos-poshard-hard", "mini-sr-dpr-poshard-hard", "mini-sr-dpr-joint",

@@ -53,7 +53,9 @@ def test_every_cell_probed_is_exact(tmp_path, vectors, queries):
     assert index.search(queries, NAMES, k=10).to_dict() == Exact(vectors).search(queries, NAMES, k=10).to_dict()
 
 
-@pytest.mark.parametrize(("kind", "least"), [("flat", 1), ("ivf", 0.9), ("hnsw", 0.95), ("pq", 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "least"), [("flat", 1), ("ivf", 0.9), ("hnsw", 0.95), pytest.param("pq", 0.5, marks=pytest.mark.soak)]
+)
 def test_the_report_shows_what_effort_buys(tmp_path, vectors, queries, kind, least):
     table = recall(Ann(kind).build(tmp_path / "i", vectors), Exact(vectors), queries, k=10)
     found = [row["recall@10"] for row in table]

@@ -282,7 +282,7 @@ os._exit(0)  # as the command line does: gloo's threads do not always survive an
 """
 
 
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.soak)])
 def test_several_processes_make_the_gradient_of_one(world: int, tmp_path: Path):
     script = tmp_path / "worker.py"
     script.write_text(WORKER)

@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankwright.pickles import Refused, follow
+from rankwright.pickles import DAMAGE, Refused, follow
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
-keys = st.text() | st.integers()
-values = st.recursive(plain, lambda v: st.lists(v) | st.tuples(v, v) | st.dictionaries(keys, v), max_leaves=12)
+values = st.recursive(plain, lambda v: st.lists(v) | st.tuples(v, v) | st.dictionaries(st.text(), v), max_leaves=12)
 
 
 def apart(value):
@@ -36,6 +35,18 @@ def test_plain_values_come_back_as_unpickling_gives_them(first, second, protocol
 def test_objects_are_refused(value, protocol):
     with pytest.raises(Refused, match="has the opcode"):
         follow(pickle.dumps(value, protocol))
+
+
+@pytest.mark.parametrize("key", [1, None, b"a", (1, 2)])
+def test_keys_of_data_are_texts(key):
+    with pytest.raises(Refused, match="has a key that is a"):
+        follow(pickle.dumps({key: 1}))
+
+
+@pytest.mark.parametrize("damaged", [b"t.", b"]1e.", b"(1", b"K\x01K\x02.", b"K\x01)."])
+def test_a_damaged_pickle_is_an_error_of_a_known_kind(damaged):
+    with pytest.raises((*DAMAGE, Refused)):
+        follow(damaged)
 
 
 class Standing:

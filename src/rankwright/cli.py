@@ -188,7 +188,6 @@ def _evaluating(verbs: argparse._SubParsersAction) -> None:
     verb = verbs.add_parser("compare", help="runs against a baseline: tables for a paper, tests, figures")
     verb.add_argument("runs", nargs="+", help="TREC runs of the same queries")
     _evidence(verb)
-    verb.set_defaults(retrieved=None, contexts=1)
     verb.add_argument("--baseline", help="name or path of one of the runs (default: the first)")
     verb.add_argument("--test", choices=["t-test", "randomisation"], default="t-test", help="paired, two-sided")
     verb.add_argument("--correction", choices=["holm", "none"], default="holm", help="for the number of tests")

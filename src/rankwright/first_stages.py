@@ -9,12 +9,14 @@ import numpy as np
 
 from . import assemble
 from .data import Dataset, Reading, read_run
-from .data.dialects import RANKING
 from .errors import DataError
+from .names import picked
 from .plan import Evaluation, Reranking, Validation
 from .search import LexicalIndex, without_self
 from .training import distributed
-from .types import Run, picked
+from .types import Run
+
+_ALL = 2**31 - 1  # documents of a query
 
 
 def first_of(how: Reranking, evaluation: Evaluation, dataset: Dataset, queries: Sequence[str], reading: Reading) -> Run:
@@ -23,21 +25,18 @@ def first_of(how: Reranking, evaluation: Evaluation, dataset: Dataset, queries: 
     Raises:
         DataError: as `given_run`; a data set without pools; a document to be re-ranked that the data set lacks.
     """
-    if how.first != "pool":
-        found = given_run(how.first, queries, reading, depth=evaluation.depth, drop_self=evaluation.drop_self)
-        _require_texts(found.ranked(how.depth), dataset, how.first)
-        return found
-    path = dataset.folder / RANKING
-    if not path.is_file():
-        fix = "convert the conversations again, or name a run: rerank: {first: run.trec}"
-        raise DataError(f"the data set has no {RANKING}: no pool for each query", where=dataset.folder, fix=fix)
-    whole = 2**31 - 1
-    found = given_run(str(path), queries, reading, depth=whole, drop_self=evaluation.drop_self)
-    _require_texts(found, dataset, str(path))
+    path, depth, ranked = Path(how.first), evaluation.depth, how.depth
+    if how.first == "pool":
+        path, depth, ranked = dataset.ranking, _ALL, _ALL
+        if not path.is_file():
+            fix = "convert the conversations again, or name a run: rerank: {first: run.trec}"
+            raise DataError(f"the data set has no {path.name}: no pool for each query", where=dataset.folder, fix=fix)
+    found = given_run(str(path), queries, reading, depth=depth, drop_self=evaluation.drop_self)
+    _require_texts(found.ranked(ranked), dataset, path)
     return found
 
 
-def _require_texts(run: Run, dataset: Dataset, where: str) -> None:
+def _require_texts(run: Run, dataset: Dataset, where: Path) -> None:
     ids = picked(run.docs, np.unique(run.columns))
     if len(absent := np.flatnonzero(dataset.corpus.rows(ids) < 0)):
         what = f"ranks document {ids[int(absent[0])]!r}, which is not in {dataset.name}"

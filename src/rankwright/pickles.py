@@ -34,11 +34,11 @@ class Names(Protocol):
 
 
 def follow(stream: BinaryIO | bytes, names: Names | None = None) -> Any:
-    """The next value of a stream: strings, bytes, numbers, lists, tuples, dicts; sets are lists.
+    """The next value of a stream: strings, bytes, numbers, lists, tuples, dicts.
 
     Args:
-        names: what takes the place of objects. Without it a pickle with objects is refused, and so is one that holds a
-            list in two places: few bytes could stand for very many values.
+        names: what takes the place of objects; sets are lists then. Without it a pickle with objects is refused, one
+            with keys that are no text, and one that holds a list in two places: few bytes could stand for many values.
 
     Raises:
         Refused: it holds something else.
@@ -123,7 +123,9 @@ class _Follower:
 
     def _marked(self) -> list[Any]:
         """The values since the last mark, taken off the stack."""
-        at = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+        at = next((at for at in range(len(self.stack) - 1, -1, -1) if self.stack[at] is _MARK), None)
+        if at is None:
+            raise ValueError("no mark")
         values = self.stack[at + 1 :]
         del self.stack[at:]
         return values
@@ -133,8 +135,10 @@ class _Follower:
             self.stack[-1].extend(values)
 
     def _set(self, items: list[Any]) -> None:
-        for key in items[::2]:  # hashing a tuple of tuples of the same tuple takes a time without end
-            if not isinstance(key, str | int | float | bytes | None):
+        # data have keys of text; of others, hashing a tuple of tuples of the same tuple takes a time without end
+        plain = str if self._names is None else str | int | float | bytes | None
+        for key in items[::2]:
+            if not isinstance(key, plain):
                 raise Refused(f"has a key that is a {type(key).__name__}")
         if self._into(dict):
             self.stack[-1].update(zip(items[::2], items[1::2], strict=True))

@@ -24,6 +24,7 @@ from .corpus import KIND, Corpus
 from .formats import read_corpus, read_qrels, read_queries
 from .policy import Reading, shown
 
+RANKING = "ranking.trec"  # an order of documents for each query
 _VERSION = 2  # of what the cache holds: raise it when reading the same file gives something else
 _PACKED = ("", ".gz", ".zst")
 _CORPUS = [f"corpus.{kind}{packed}" for kind in ("jsonl", "tsv", "parquet") for packed in _PACKED]
@@ -128,6 +129,11 @@ class Dataset:
         """
         path, reading = Path(path), reading or self.reading
         return self.checked(read_qrels(path, reading), path, reading=reading)
+
+    @property
+    def ranking(self) -> Path:
+        """Where an order of documents for each query stands, if the data set has one."""
+        return self.folder / RANKING
 
     @property
     def answered(self) -> list[str]:

@@ -24,7 +24,7 @@ def require_evidence(given: Namespace) -> None:
     Raises:
         UsageError: neither judgements nor answers, answers without passages, or the other way round.
     """
-    answering = {"--data": given.data, "--passages": given.passages, "--retrieved": given.retrieved}
+    answering = {"--data": given.data, "--passages": given.passages}
     if not given.qrels and not given.questions:
         raise UsageError("there is nothing to measure with", fix="--qrels FILE, or --questions FILE --data DATASET")
     if given.questions and not (given.data or given.passages):
@@ -33,6 +33,16 @@ def require_evidence(given: Namespace) -> None:
         )
     if odd := [name for name, value in answering.items() if value and not given.questions]:
         raise UsageError(f"{odd[0]} goes with answers, and none are given", fix="--questions FILE")
+
+
+def require_one_retrieved(given: Namespace) -> None:
+    """The same for DPR's retrieval output.
+
+    Raises:
+        UsageError: no answers, several runs, no passage a question, or a folder in its place.
+    """
+    if given.retrieved and not given.questions:
+        raise UsageError("--retrieved goes with answers, and none are given", fix="--questions FILE")
     if given.retrieved and len(given.runs) > 1:
         raise UsageError(f"--retrieved holds one run, {len(given.runs)} are given", fix="give one run")
     if given.contexts < 1:
@@ -56,9 +66,13 @@ def named_evidence(given: Namespace) -> list[str]:
 
 
 def evidence_of(
-    given: Namespace, runs: Mapping[str, Run], measures: Sequence[str], reading: Reading
+    given: Namespace, runs: Mapping[str, Run], measures: Sequence[str], reading: Reading, *, depth: int = 1
 ) -> tuple[Evidence, Mapping[str, Question]]:
-    """The evidence that the options name, and the questions by id where answers are part of it."""
+    """The evidence that the options name, and the questions by id where answers are part of it.
+
+    Args:
+        depth: passages a question that are read, if the measures do not ask for more.
+    """
     qrels = read_qrels(Path(given.qrels), reading) if given.qrels else None
     if not given.questions:
         return Evidence(qrels), {}
@@ -68,11 +82,11 @@ def evidence_of(
         corpus = dataset.corpus
     else:
         cutoffs = [measure.cutoff or 1 for measure in parse(measures) if measure.of_answers]
-        depth = max([*cutoffs, given.contexts if given.retrieved else 1])
+        deepest = max([*cutoffs, depth])
         wanted = {
             doc
             for run in runs.values()
-            for query, docs, _ in run.ranked(depth)
+            for query, docs, _ in run.ranked(deepest)
             if query in questions
             for doc in docs
         }  # fmt: skip

@@ -13,7 +13,14 @@ from ..errors import UsageError
 from ..outputs import command, new_file, new_folder
 from ..progress import say
 from ..types import Run
-from .answering import asked_measures, evidence_of, named_evidence, require_evidence, write_contexts
+from .answering import (
+    asked_measures,
+    evidence_of,
+    named_evidence,
+    require_evidence,
+    require_one_retrieved,
+    write_contexts,
+)
 
 
 def evaluate(given: Namespace) -> None:
@@ -24,9 +31,11 @@ def evaluate(given: Namespace) -> None:
         raise UsageError("is a folder, a JSON file is written here", where=given.out, fix="e.g. --out metrics.json")
     reading = Reading(lenient=given.lenient)
     require_evidence(given)
+    require_one_retrieved(given)
     names, measures = _names(given.runs), asked_measures(given)
     runs, dropped = _runs(given, reading)
-    evidence, questions = evidence_of(given, runs, measures, reading)
+    depth = given.contexts if given.retrieved else 1
+    evidence, questions = evidence_of(given, runs, measures, reading, depth=depth)
     scores, comparison = evaluate_runs(runs, evidence, measures)
     if given.retrieved:
         write_contexts(given, next(iter(runs.values())), evidence, questions, measures)

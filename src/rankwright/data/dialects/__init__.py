@@ -15,7 +15,6 @@ from ..scores import read_scores
 from ._collecting import write_beir
 from ._holdout import HoldOut
 from ._items import (
-    RANKING,
     SCORES,
     Dialect,
     Judgement,
@@ -47,7 +46,6 @@ from .trove import SyDir, Trove
 __all__ = [
     "BEIR",
     "DIALECTS",
-    "RANKING",
     "WRITERS",
     "Collection",
     "Converted",

@@ -12,11 +12,12 @@ from ...errors import DataError
 from ...progress import track
 from ...storage import FileWriter, write_file
 from ...types import Document, Qrels, Run
+from ..dataset import RANKING
 from ..formats import write_qrels, write_run
 from ..policy import Reading, shown
 from ..query_files import write_topics
 from ._holdout import VALIDATION, HoldOut, divided
-from ._items import RANKING, SAMPLES, SCORES, Answered, Judgement, Query, Score, Stream, Wording
+from ._items import SAMPLES, SCORES, Answered, Judgement, Query, Score, Stream, Wording
 from ._rows import Contents, Rows
 
 _FLUSH = 1 << 20  # characters

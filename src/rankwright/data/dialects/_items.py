@@ -21,7 +21,6 @@ _COMPANION = re.compile(r"(corpus|collection|documents|queries|topics)([._-].*)?
 _PART = re.compile(r"[-_]?\d{3,}-of-\d{3,}\Z")
 SAMPLES = "samples.tsv"  # queries that are wordings of one question
 SCORES = "scores.tsv"  # a teacher's scores of pairs, beside any layout
-RANKING = "ranking.trec"  # an order of documents for each query
 _NOTES = ("manifest.json", "state.json", "dataset_info.json", "dataset_dict.json", SCORES, SAMPLES)
 _BYTE_DATASET = ("data.pkl", "idxs.pkl")  # samples, and where each begins
 _PURPOSE = {"data", "qrels", "qrel", "pairs", "scores", "triples", "nway"}

@@ -24,7 +24,7 @@ from ..query_files import read_topics, write_topics
 from ..scores import read_scores
 from ._collecting import Evidence, Lines, write_answers, write_evidence, write_scores
 from ._holdout import HoldOut
-from ._items import RANKING, SAMPLES, SCORES
+from ._items import SAMPLES, SCORES
 
 _BREAKS = re.compile(r"[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+")
 
@@ -48,7 +48,7 @@ class Collection:
             if (path := dataset.folder / name).is_file():
                 found = read_scores(path, reading)
                 scores = Run(found.queries, found.docs, found.offsets, found.columns, found.values)
-        if (path := dataset.folder / RANKING).is_file():
+        if (path := dataset.ranking).is_file():
             ranking = read_run(path, reading)
         return cls(dataset, scores, ranking)
 

@@ -1,7 +1,13 @@
-"""Peak memory of a training step over the length of texts and over the batch, each cell in its own process."""
+"""Peak memory of a training step over the length of texts, over the batch, and with and without cached gradients.
+
+    python -m benchmarks memory [--only length|batch|caching]
+
+Every cell is a process of its own.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -11,6 +17,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from rankwright.console import table
 from rankwright.storage import write_json, write_text
 
@@ -19,26 +27,38 @@ from .common import RESULTS, machine
 WORDS = 32
 BATCHES = (64, 512, 4096)
 LENGTHS = (1024, 4096)
+QUESTIONS = (16, 64, 256)  # each with a relevant passage and a hard negative
+KEPT, CACHED = "all graphs kept", "cached gradients"
 
 
 def main() -> None:
-    if len(sys.argv) > 2:
-        return _child(json.loads(sys.argv[2]))
-    records = []
-    for length in LENGTHS:
-        for who in ("transformers", "transformers, checkpointing", "rankwright"):
-            records.append(_measured({"cell": "length", "who": who, "length": length}))
-    for size in BATCHES:
-        for who in ("ST cached", "rankwright"):
-            records.append(_measured({"cell": "batch", "who": who, "size": size}))
+    works = {"length": _length, "batch": _batch, "caching": _caching}
+    parser = argparse.ArgumentParser(prog="python -m benchmarks memory", description=__doc__)
+    parser.add_argument("--only", choices=works, help="measure it anew, keep the others as they were")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    given = parser.parse_args(sys.argv[2:])
+    if given.child:
+        cell = json.loads(given.child)
+        torch.set_num_threads(1)
+        return _child(works[cell["cell"]](cell["who"], cell["size"]))
+    sizes = {"length": LENGTHS, "batch": BATCHES, "caching": QUESTIONS}
+    peers = ("transformers", "transformers, checkpointing", "rankwright")
+    contestants = {"length": peers, "batch": ("ST cached", "rankwright"), "caching": (KEPT, CACHED)}
+    kept = RESULTS / "memory.json"
+    found = json.loads(kept.read_text())["results"] if given.only and kept.exists() else []
+    records = [record for record in found if record["cell"] != given.only]
+    for what in [given.only] if given.only else works:
+        for size in sizes[what]:
+            records += [_measured({"cell": what, "who": who, "size": size}) for who in contestants[what]]
     publish(records)
 
 
 def publish(records: list[dict[str, Any]]) -> None:
     """The table, printed and written."""
+    names = {"length": "{} tokens", "batch": "batch of {}", "caching": "{} questions"}
     rows = []
     for record in records:
-        what = f"{record['length']} tokens" if record["cell"] == "length" else f"batch of {record['size']}"
+        what = names[record["cell"]].format(record["size"])
         rows.append([what, record["who"], f"{record['megabytes']:.0f} MB", f"{record['seconds']:.2f} s"])
     text = table(["cell", "who", "peak above what was loaded", "time"], rows)
     print(text)
@@ -48,18 +68,14 @@ def publish(records: list[dict[str, Any]]) -> None:
 
 
 def _measured(cell: dict[str, Any]) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks", "memory", json.dumps(cell)]
+    command = [sys.executable, "-m", "benchmarks", "memory", "--child", json.dumps(cell)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = cell | json.loads(done.stdout.splitlines()[-1])
     print(found, flush=True)
     return found
 
 
-def _child(cell: dict[str, Any]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    work = _length(cell["who"], cell["length"]) if cell["cell"] == "length" else _batch(cell["who"], cell["size"])
+def _child(work: Callable[[], object]) -> None:
     before = resident()
     began = time.perf_counter()
     work()
@@ -75,7 +91,6 @@ def resident() -> int:
 
 def _length(who: str, length: int) -> Callable[[], object]:
     """Forward and backward of a 6-layer BERT over one text of `length` tokens and one of a quarter of that."""
-    import torch
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -118,7 +133,6 @@ def _batch(who: str, size: int) -> Callable[[], object]:
     """A contrastive step of a one-layer encoder over `size` queries with two documents each, cut at 32 tokens."""
     import tempfile
 
-    import torch
     from transformers import AutoTokenizer, BertConfig, BertModel
 
     from rankwright.models.hub import resolve
@@ -151,6 +165,22 @@ def _batch(who: str, size: int) -> Callable[[], object]:
     model.max_seq_length = WORDS
     loss = losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=32)
     return lambda: loss([model.preprocess(c) for c in columns], torch.zeros(size)).backward()
+
+
+def _caching(who: str, size: int) -> Callable[[], object]:
+    """A step of MiniLM on SciFact's queries, each with a relevant document and another, all documents contrasted."""
+    from rankwright.losses import InfoNCE
+    from rankwright.models import Dense
+    from rankwright.training import Memory, Objective, Step, Term
+
+    from ._texts import BACKBONE, tuples
+    from .training import make_batch
+
+    ranker = Dense(BACKBONE, query_length=256, doc_length=256, similarity="cosine").load().train()
+    batch = make_batch(ranker, tuples("bundled:scifact", size))
+    memory = Memory(tokens=4096, graph_tokens=0 if who == CACHED else 1 << 40)
+    step = Step(ranker, Objective([Term(InfoNCE(0.05), "batch")]), memory=memory)
+    return lambda: step(batch, step=0)
 
 
 def _columns(size: int) -> list[list[str]]:

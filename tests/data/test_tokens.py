@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,15 @@ def test_letting_go_of_pages_changes_no_value(tmp_path: Path, monkeypatch: pytes
     assert [value for part in parts for value in part] == [value for row in order.tolist() for value in rows[row]]
     assert before.tolist() == rows[8999]  # what was handed out before stays
     assert [store._rows.row(i).tolist() for i in range(20)] == rows[:20]
+
+
+def test_reading_rows_holds_nothing_for_each_row_of_the_store(tmp_path: Path) -> None:
+    count = 100_000
+    TokenStore.build(tmp_path / "tokens", [""] * count, lambda texts: _texts([[1]] * len(texts)), key="k", vocabulary=9)
+    TokenStore.open(tmp_path / "tokens").take(np.arange(8))  # what is made once
+    tracemalloc.start()
+    store = TokenStore.open(tmp_path / "tokens")
+    store.take(np.arange(0, count, 1000))
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < count  # bytes; the offsets alone are 8 a row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -38,13 +39,16 @@ class TokenStore:
     """Token ids by row, unpadded, special tokens included, cut at the ranker's length.
 
     Attributes:
-        lengths: tokens of each row (int64 [n]).
         key: content hash of tokenizer, its settings and the texts.
     """
 
     def __init__(self, rows: Ragged, *, key: str) -> None:
         self._rows, self.key = rows, key
-        self.lengths: np.ndarray = np.diff(rows.offsets)
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row (int64 [n]), made when they are first asked for: reading rows needs none."""
+        return np.diff(self._rows.offsets)
 
     @classmethod
     def build(

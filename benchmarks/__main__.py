@@ -13,7 +13,7 @@ NAMES = {
     "bm25": "BM25 indexing and search against bm25s (about 1 minute)",
     "evaluation": "measures against pytrec_eval and ir_measures, run files against pytrec_eval (about 3 minutes)",
     "samples": "random training samples and memory a process against ByteDataset; --samples N (about 6 minutes)",
-    "long": "a step over 512 to 8,192 tokens against sentence-transformers' cached loss (about 15 minutes)",
+    "long": "a step over 512 to 8,192 tokens against sentence-transformers' cached loss (about 30 minutes)",
     "large": "memory of each step over corpus size; --documents N, --folder DIR (about 5 minutes)",
 }
 

@@ -18,6 +18,7 @@ from . import conversations
 from .common import TRAIN, Cells, arguments, carry_out, command, test_judgements, trained_run, write_results
 from .data import medquad
 
+MEASURES = ("nDCG@10", "Success@5", "R@100")
 CHUNKS = "chunks: {{length: 256, overlap: 64, score: {score}}}"
 WAYS = {"published": "random", "random": "random", "tiled": "tiled", "interpolated": "interpolated"}
 UNTOUCHED = ("cut-256", "cut-512", "chunks-max", "chunks-top", "chunks-mean")
@@ -148,7 +149,7 @@ def main() -> None:
         "chats": str(args.work / "data" / "chats-5")
     }
     judged = {name: test_judgements(test) for name, test in tests.items()}
-    write_results("long-methods", Cells(runs, judged), PAIRS)
+    write_results("long-methods", Cells(runs, judged, MEASURES), PAIRS)
 
 
 if __name__ == "__main__":

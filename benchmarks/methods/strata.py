@@ -25,7 +25,7 @@ MODES = (  # of the original's train_modes those without both inbatch and pos, a
     "inbatch-poshard-hard", "pos-poshard-hard", "joint",
 )  # fmt: skip
 PAIRS = [("untouched", "inbatch"), *(("inbatch", mode) for mode in MODES[1:]), ("inbatch-poshard-hard", "joint")]
-MEASURES = ("nDCG@10", "Success@5", "R@100")
+MEASURES = ("nDCG@10", "Success@5", "Success@20", "R@100")
 NEGATIVES = ("--bm25", "--ranks", 1, 30, "--per-query", 8)
 
 

@@ -136,13 +136,13 @@ def main() -> None:
         for condition in TURNS:
             if condition.endswith("trained") or seed == args.seeds[0]:
                 cells["chats", condition, seed] = turns(condition, args.work, seed)
-    cells = {
-        key: words for key, words in cells.items()
-        if (not args.only or key[0] in args.only) and (not args.conditions or key[1] in args.conditions)
-    }  # fmt: skip
+    chosen = [
+        words for (name, condition, _), words in cells.items()
+        if name in (args.only or [name]) and condition in (args.conditions or [condition])
+    ]  # fmt: skip
     if not args.table:
         with ThreadPoolExecutor(args.jobs) as pool:
-            list(pool.map(carry_out, cells.values()))
+            list(pool.map(carry_out, chosen))
     made = {key: Path(words[words.index("--folder") + 1]) for key, words in cells.items()}
     runs = {key: path for key, folder in made.items() if (path := trained_run(folder))}
     tests = {name: collection.test for name, collection in known.items()} | {

@@ -616,6 +616,10 @@ def test_published_answers_pile_up_behind_gold_chunks_when_asked(tmp_path: Path)
         convert(folder, tmp_path / f"{answers}", answers=answers)
         corpus = Dataset.open(tmp_path / f"{answers}", reading=Reading(), cache=tmp_path / "cache").corpus
         assert corpus[corpus.row("a_b#1")].text == text
+    without = [{key: value for key, value in row.items() if key != "answers"} for row in rows]
+    (folder / "test.json").write_text(json.dumps(without))
+    with pytest.raises(DataError, match="no answer belongs to a gold chunk"):
+        convert(folder, tmp_path / "none", answers=True)
 
 
 def test_conversations_in_a_saved_data_set(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rankwright import storage
-from rankwright.errors import ArtefactError, RecipeError
+from rankwright.errors import ArtefactError, RecipeError, UsageError
 from rankwright.models import Chunks, Cross, Dense, Late, load
 from rankwright.models.windows import best_mean, score_chunks, windows
 from rankwright.types import Texts
@@ -231,3 +231,14 @@ def test_another_reader_has_the_vectors_of_a_chunk(kind, tiny_model, tmp_path):
     folder = export(ranker, tmp_path / "model")
     assert load(folder).limits == ranker.limits
     assert {check.verdict for check in verify_export(folder, TEXTS)} <= {"equal", "not installed"}
+
+
+def test_another_reader_scores_the_pairs_that_fit_a_chunk(tiny_model, tmp_path):
+    pytest.importorskip("sentence_transformers")
+    from rankwright.models import export, verify_export
+
+    folder = export(Cross(str(tiny_model), chunks=Chunks(32, 6)).load(), tmp_path / "model")
+    checks = verify_export(folder, ["a short text", "another", " ".join(["long"] * 60)])
+    assert {check.verdict for check in checks} <= {"equal", "not installed"}
+    with pytest.raises(UsageError, match="no pair of the sample fits a chunk of 32 tokens"):
+        verify_export(folder, [" ".join(["long"] * 60), " ".join(["longer"] * 60)])

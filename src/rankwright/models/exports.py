@@ -54,7 +54,11 @@ def export(ranker: Ranker, out: Path) -> Path:
 def verify_export(folder: Path, texts: Sequence[str]) -> list[Check]:
     """Encode `texts` here, in sentence-transformers and (dense) in plain transformers, on both sides, and compare.
 
-    A cross-encoder scores each text with the next one. Of documents that are read in chunks the first is compared.
+    A cross-encoder scores each text with the next one; where it reads in chunks, those that fit one. Of documents that
+    other models read in chunks the first is compared.
+
+    Raises:
+        UsageError: only rankwright can read the model, or no pair fits a chunk.
     """
     ranker = load(folder)
     if ranker.pairing is not None:
@@ -93,13 +97,20 @@ def _at_once(ranker: Ranker, side: Side) -> int:
 def _pair_checks(folder: Path, ranker: Ranker, texts: Sequence[str]) -> list[Check]:
     pairs = list(zip(texts, [*texts[1:], texts[0]]))
     assert isinstance(ranker, CrossRanker)
-    if ranker.asking is not None or ranker.chunks is not None:
-        known = "how a language model is asked" if ranker.chunks is None else "how chunks are scored"
-        what = f"{known} is known to rankwright alone: no other reader to compare with"
+    if ranker.asking is not None:
+        what = "how a language model is asked is known to rankwright alone: no other reader to compare with"
         raise UsageError(what, fix="leave --verify out")
+    sides: list[Side] = ["query", "doc"]
+    queries, docs = (ranker.tokenize(part, side) for part, side in zip(zip(*pairs), sides))
+    joined = ranker.pairing(queries, docs)
+    if ranker.chunks is not None:  # how queries are cut and scores of chunks put together is known to rankwright alone
+        uncut = queries.lengths <= ranker.limits["query"]
+        fits = (uncut & (joined.lengths <= ranker.chunks.length)).nonzero().flatten()
+        if not len(fits):
+            what = f"no pair of the sample fits a chunk of {ranker.chunks.length} tokens: nothing to compare"
+            raise UsageError(what, fix="leave --verify out")
+        joined, pairs = joined.take(fits), [pairs[i] for i in fits.tolist()]
     with torch.inference_mode():
-        sides: list[Side] = ["query", "doc"]
-        joined = ranker.pairing(*(ranker.tokenize(part, side) for part, side in zip(zip(*pairs), sides)))
         ours = ranker.represent(joined, "doc").values.flatten().double().numpy()
     checks = []
     for package, score in _PAIR_READERS.items():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...errors import DataError
 from ...types import Document
 from .._json import JsonParser
 from .._lines import read_text_chunks
@@ -96,7 +97,7 @@ class ChatRAG(Dialect):
 
     def _given_away(self, path: Path, chunks: dict[str, list[Any]]) -> dict[str, list[Any]]:
         """The chunks, answers behind the gold ones."""
-        made = {document: list(texts) for document, texts in chunks.items()}
+        made, found = {document: list(texts) for document, texts in chunks.items()}, False
         quiet = Reading(lenient=True)  # the records are read again, and counted then
         for file in data_files(path):
             for where, fields in records(file, quiet):
@@ -104,7 +105,11 @@ class ChatRAG(Dialect):
                 if isinstance(answers, list) and answers:
                     document, golden = _places(Record(fields, where, quiet), chunks)
                     for number in golden:
+                        found = True
                         made[document][number] = f"{made[document][number]} || {answers[0]}"
+        if not found:
+            what = f"no answer belongs to a gold chunk of {_DOCUMENTS}: nothing to put behind any"
+            raise DataError(what, where=path, fix="leave --answers out")
         return made
 
 

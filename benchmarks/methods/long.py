@@ -64,6 +64,8 @@ def cell(name: str, condition: str, collection: Collection, work: Path, seed: in
         model += [CHUNKS.format(score=score), f"doc_length: {collection.whole}"]
     given = [f"model.Dense={{{', '.join(model)}}}", f"seed={seed}"]
     given += ["stages=[]"] if condition in UNTOUCHED else _stage(collection)
+    if condition == "trained-chunks":  # as far as an extended model reads: the cost of training is the same
+        given.append(f"stages.0.doc_length={collection.positions}")
     evaluation = f"dataset: {collection.test!r}, split: test, measures: [nDCG@10, R@100], depth: 100, baselines: []"
     return _run(given, evaluation, work / name / f"{condition}-{seed}")
 

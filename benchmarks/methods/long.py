@@ -3,6 +3,7 @@
     python -m benchmarks.methods.long WORK --data DIR [--seeds 0 1 2] [--only squality] [--jobs 2]
 
 DIR holds squality and medquad. Every cell is a `rankwright run`, as one could type it; what is there is not done again.
+MedQuAD's test is searched in the judged documents and the first 10 of BM25 for each test question.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from . import conversations
 from .common import TRAIN, Cells, arguments, carry_out, command, test_judgements, trained_run, write_results
-from .data import medquad
+from .data import medquad, pooled
 
 MEASURES = ("nDCG@10", "Success@5", "R@100")
 CHUNKS = "chunks: {{length: 256, overlap: 64, score: {score}}}"
@@ -46,7 +47,7 @@ def collections(work: Path) -> dict[str, Collection]:
     folder = work / "data"
     return {
         "squality": Collection(str(folder / "squality"), str(folder / "squality"), 2048, 4, 16, 8192),
-        "medquad": Collection(str(folder / "medquad"), str(folder / "medquad-test"), 1024, 8, 16, 2048),
+        "medquad": Collection(str(folder / "medquad"), str(folder / "medquad-near"), 1024, 8, 16, 2048),
     }
 
 
@@ -104,6 +105,8 @@ def prepare(data: Path, work: Path) -> None:
     folder = work / "data"
     if not (folder / "medquad").exists():
         medquad(data / "medquad", folder / "medquad")
+    if not (folder / "medquad-near").exists():
+        pooled(str(folder / "medquad-test"), folder / "medquad-near", depth=10)
     if not (folder / "squality").exists():
         squality(data / "squality", folder / "squality")
     if not (folder / "chats").exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -44,11 +43,14 @@ class TokenStore:
 
     def __init__(self, rows: Ragged, *, key: str) -> None:
         self._rows, self.key = rows, key
+        self._lengths: np.ndarray | None = None
 
-    @cached_property
+    @property
     def lengths(self) -> np.ndarray:
         """Tokens of each row (int64 [n]), made when they are first asked for: reading rows needs none."""
-        return np.diff(self._rows.offsets)
+        if self._lengths is None:
+            self._lengths = np.diff(self._rows.offsets)
+        return self._lengths
 
     @classmethod
     def build(

@@ -62,7 +62,9 @@ class Alone:
 class TokenRows(Protocol):
     """What encoding needs of a token store."""
 
-    lengths: np.ndarray
+    @property
+    def lengths(self) -> np.ndarray: ...
+
     key: str
 
     def __len__(self) -> int: ...
